@@ -12,6 +12,7 @@ def nearest(name: str, known: Collection[str], kind: str) -> str:
     """Return `name` if it is known; otherwise raise an InputError that names the nearest known one."""
     if name in known:
         return name
-    close = get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise InputError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(known)}.")
+    by_lower = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f"did you mean {by_lower[close[0]]!r}? " if close else ""
+    raise InputError(f"unknown {kind} {name!r}: {hint}Known: {'; '.join(known)}.")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from cvpr21lib.papers.entry import Code, DataSet, Paper
 from cvpr21lib.papers.tables import Number, Table
 
+UNCHECKED = "\N{NO-BREAK SPACE}(?)"
+
 LEGEND = {
     "22.9": "verified: read where the source says, or confirmed by a second, independent source",
-    "22.1 (?)": "unverified: recalled or seen at second hand; check it against the paper before relying on it",
+    f"22.1{UNCHECKED}": "unverified: recalled or seen at second hand; check the paper before relying on it",
     "…": "in the paper, not transcribed here",
     "–": "no such number",
 }
@@ -17,7 +19,7 @@ LEGEND = {
 
 def overview(papers: Sequence[Paper]) -> str:
     """The README's table: one row a paper; a chapter is linked only where it is written."""
-    return _markdown(
+    return markdown(
         ("", "paper", "in a sentence or two", "chapter", "official code"),
         [
             (
@@ -34,7 +36,7 @@ def overview(papers: Sequence[Paper]) -> str:
 
 def legend() -> str:
     """What the marks in the tables of reported numbers mean."""
-    return _markdown(("mark", "meaning"), list(LEGEND.items()))
+    return markdown(("mark", "meaning"), list(LEGEND.items()))
 
 
 def reported_tables(paper: Paper) -> str:
@@ -54,7 +56,7 @@ def reported_table(table: Table) -> str:
         cells = (row.label, *map(mark, row.cells))
         rows.append(cells if one_source else (*cells, source))
     caption = f"**{table.title}.**" + (f" Source: {sources[0]}." if one_source else "")
-    return "\n\n".join(filter(None, (caption, _markdown(head, rows), table.note)))
+    return "\n\n".join(filter(None, (caption, markdown(head, rows), table.note)))
 
 
 def mark(number: Number | None) -> str:
@@ -63,12 +65,12 @@ def mark(number: Number | None) -> str:
         return "–"
     if number.status == "not transcribed":
         return "…"
-    return number.text if number.status == "verified" else f"{number.text} (?)"
+    return number.text if number.status == "verified" else f"{number.text}{UNCHECKED}"
 
 
 def data_table(data_sets: Sequence[DataSet]) -> str:
     """Terms of each data set, how to obtain it, and the script that prepares it where there is one."""
-    return _markdown(
+    return markdown(
         ("data set", "terms", "how to obtain it", "script"),
         [
             (
@@ -92,6 +94,7 @@ def code(code: Code | None) -> str:
     return f"[code]({code.url}), {licence}" + (f"; {code.note}" if code.note else "")
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
