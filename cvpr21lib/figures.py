@@ -79,7 +79,7 @@ def style() -> None:
 def grid(
     images: Any, titles: Sequence[str] = (), *, columns: int | None = None, heading: str | None = None
 ) -> Figure:
-    """Images side by side under their titles; `images` is a batch `(N, 3, H, W)` or a sequence of pictures."""
+    """Images side by side under their titles; `images` is a batch `(N, 3, H, W)` or a list of them."""
     panels = [pixels(image) for image in images]
     if not panels:
         raise InputError("figures.grid was given no images; give it at least one.")
@@ -110,7 +110,8 @@ def grid(
 def signed(band: Any, limit: float | None = None) -> Pixels:
     """Show a signed band `(3, H, W)` around mid-grey: 0 becomes 0.5, ±`limit` white and black.
 
-    Returns `(H, W, 3)`. Without a `limit`, the 99.5th percentile of the band's magnitude is taken; give one to compare bands.
+    Returns `(H, W, 3)`. Without a `limit`, the 99.5th percentile of the magnitude is taken; give one to
+    compare bands.
     """
     values = _channels_last(band).astype(np.float32)
     if limit is None:
