@@ -21,8 +21,8 @@ def photograph(seed: int, height: int, width: int) -> np.ndarray:
 def miniature_fivek(tmp_path: Path) -> Callable[..., Path]:
     """Makes a small FiveK in the official layout and returns the folder that holds train/ and test/.
 
-    `train` sources (0001.jpg, ...) and as many other targets, `test` pairs, each `size` (height, width) pixels;
-    a target is its photograph made brighter and warmer. `paired` training folders share their names.
+    `train` sources (0001.jpg, ...) and as many other targets, `test` pairs, each `size` (height, width)
+    pixels; a target is its photograph made brighter and warmer. `paired` training folders share their names.
     """
 
     def make(
