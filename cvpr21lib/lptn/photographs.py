@@ -109,7 +109,7 @@ class Arrays:
         digest = hashlib.sha256()
         for name, array in zip(self.names, self._arrays, strict=True):
             digest.update(f"{name} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(array.tobytes())
         return digest.hexdigest()
 
 
