@@ -225,16 +225,17 @@ class Frames(ipywidgets.VBox):
             min=0,
             max=len(slides) - 1,
             readout=False,
-            description=name,
-            style={"description_width": "initial"},
-            layout=ipywidgets.Layout(width="100%", max_width=f"{WIDTH}px"),
+            layout=ipywidgets.Layout(flex="1", width="auto", min_width="0"),
         )
         self.stack = ipywidgets.Stack(
             [ipywidgets.HTML(slide, layout=full) for slide in slides], selected_index=start, layout=full
         )
         self.link = ipywidgets.jslink((self.slider, "value"), (self.stack, "selected_index"))
         self.summary = f"Interactive figure: {name}, {len(slides)} frames ({'; '.join(labels)})"
-        super().__init__([self.slider, self.stack], layout=ipywidgets.Layout(width="100%"))
+        # Not the slider's `description`: in a page with MathJax 3, ipywidgets stops at typesetting one.
+        heading = ipywidgets.HTML(f"<b>{html.escape(name)}</b>", layout=ipywidgets.Layout(flex="none"))
+        bar = ipywidgets.HBox([heading, self.slider], layout=ipywidgets.Layout(max_width=f"{WIDTH}px"))
+        super().__init__([bar, self.stack], layout=ipywidgets.Layout(width="100%"))
         self.add_class("cvpr21-frames")
 
     def __repr__(self) -> str:
