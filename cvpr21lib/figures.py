@@ -1,5 +1,7 @@
 """The house style of the book: one colour a role, image grids, and figures that move without a kernel.
 
+In a notebook::
+
     figures.style()                                           # once, at the top of a notebook
     figures.show(figures.grid(images, titles), alt=alt)       # a still picture with alternative text
     figures.frames(pictures, labels, name=name, alt=alt)      # a slider over precomputed frames
@@ -108,7 +110,7 @@ def grid(
 
 
 def signed(band: Any, limit: float | None = None) -> Pixels:
-    """Show a signed band `(3, H, W)` around mid-grey: 0 becomes 0.5, ±`limit` white and black.
+    """Show a signed band `(3, H, W)` around mid-grey: 0 becomes 0.5, and ± `limit` white and black.
 
     Returns `(H, W, 3)`. Without a `limit`, the 99.5th percentile of the magnitude is taken; give one to
     compare bands.
