@@ -166,7 +166,7 @@ def test_readme_shows_the_generated_table():
     between = re.search(r"<!-- papers:begin[^\n]*-->\n(.*?)\n<!-- papers:end -->", readme, flags=re.DOTALL)
     assert between, "README.md has lost the markers of its table"
     assert between[1].strip() == papers.markdown_table(), (
-        "README.md's table is stale: put there what `python -m cvpr21lib.papers` prints"
+        "README.md's table is stale: put there what `cvpr21 papers --markdown` prints"
     )
 
 
