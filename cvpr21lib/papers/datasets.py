@@ -22,6 +22,7 @@ LPTN_FLICKR = DataSet(
     "LPTN's day→night and summer→winter photographs",
     "research use, on request to the authors",
     "not publicly downloadable; any two folders of photographs can stand in for them",
+    script="folders",
 )
 PPR10K = DataSet(
     "ppr10k",
