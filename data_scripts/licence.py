@@ -1,0 +1,22 @@
+"""Nothing under a licence is brought before the user has seen it and agreed."""
+
+from __future__ import annotations
+
+import sys
+
+from cvpr21lib.errors import InputError
+from cvpr21lib.papers.entry import DataSet
+
+
+def require(data: DataSet, accepted: bool) -> None:
+    """Show the terms of `data`. Returns if `accepted`, or once the user at the terminal types "yes"."""
+    print(f"{data.name}: {data.terms}.\nRead the terms at {data.url}", file=sys.stderr)
+    if accepted:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"The terms of {data.name} must be accepted first: read them, then add --accept-licence."
+        )
+    print("Do you accept them? Type yes: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise InputError(f"The terms of {data.name} were not accepted; nothing was done.")
