@@ -1,0 +1,211 @@
+"""The command line: `cvpr21 COMMAND`, or `python -m cvpr21lib COMMAND`.
+
+    cvpr21 papers                                       which papers there are, and which chapters are written
+    cvpr21 run lptn --profile full --data-root DIR      one run of a paper's recipe
+    cvpr21 results                                      the table of what was run
+    cvpr21 records lptn                                 make the book's record of a chapter again
+    cvpr21 translate PHOTO --weights FILE --out FILE    apply a trained LPTN to a photograph
+
+What is done stands in the shared rooms and the papers' rooms; here are only names, flags and exit codes:
+0 done, 2 something given does not fit, 130 and 143 stopped by Ctrl-C and SIGTERM. A paper's room, and with it
+torch, is imported when its command runs, so `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from cvpr21lib import __version__, papers
+from cvpr21lib.errors import InputError
+from cvpr21lib.options import Options
+
+if TYPE_CHECKING:
+    from cvpr21lib.record import Record
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line, the process's own by default, and return its exit status."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        _app(words)(words, exit_on_error=False, result_action="return_value")
+    except CycloptsError:  # already explained on stderr, with the nearest names
+        return 2
+    except InputError as error:
+        print(f"cvpr21: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(stop or "stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _app(words: Sequence[str]) -> App:
+    """All commands. Only the paper that `words` runs brings its own flags, since they cost an import."""
+    app = App(
+        name="cvpr21",
+        help="Eight CVPR 2021 papers to read, run, check and extend.",
+        version=__version__,
+        suppress_keyboard_interrupt=False,
+    )
+    app.command(_papers, name="papers")
+    run = App(
+        name="run", help="Train and evaluate by a paper's recipe, continue a run, or show a finished one."
+    )
+    for paper in papers.all():
+        command = _run(paper.slug) if list(words[:2]) == ["run", paper.slug] else _unwanted
+        run.command(command, name=paper.slug, help=paper.title, sort_key=paper.number)
+    app.command(run)
+    app.command(_results, name="results")
+    app.command(_records, name="records")
+    app.command(_translate, name="translate")
+    return app
+
+
+def _papers(*, markdown: bool = False) -> None:
+    """List the papers.
+
+    Parameters
+    ----------
+    markdown
+        Print the table that the README shows.
+    """
+    if markdown:
+        print(papers.markdown_table())
+        return
+    for paper in papers.all():
+        state = paper.notebook or "chapter not written yet"
+        print(f"{paper.number}  {paper.slug:<10}  {paper.title}\n   {'':<10}  {paper.url}  {state}")
+
+
+def _run(slug: str) -> Callable[..., None]:
+    """The command that runs a paper; its flags are the fields of the room's `Knobs` and of `Options`."""
+    room = _room(slug)
+    default_knobs, default_options = room.Knobs(), Options()
+
+    def run(*, knobs: Any = default_knobs, options: Options = default_options) -> None:
+        from cvpr21lib import runs
+
+        recipe = room.recipe(options, knobs)
+        record = runs.run(recipe, options)
+        if _is_first_process():
+            print(_summary(record, options.folder(recipe.paper, recipe.name)))
+
+    flattened = Parameter(name="*", consume_multiple=True)  # --milestones 50000 100000
+    run.__annotations__ = {
+        "knobs": Annotated[room.Knobs, flattened],
+        "options": Annotated[Options, flattened],
+        "return": None,
+    }
+    return run
+
+
+def _unwanted() -> None:
+    """Stands for the papers that this command line does not run, so that they are listed and suggested."""
+
+
+def _results(
+    folders: list[Path] | None = None,
+    /,
+    *,
+    compare: Annotated[tuple[Path, Path] | None, Parameter(negative="")] = None,
+) -> None:
+    """Show what was run, one row an experiment: the mean of every number over its seeds.
+
+    Parameters
+    ----------
+    folders
+        Where to look for records; ./runs (or $CVPR21_RUNS) and book/records unless given.
+    compare
+        Two runs, each a folder or its results.json: show every entry in which their records differ.
+    """
+    from cvpr21lib import record, results
+
+    if compare is not None:
+        first, second = (record.read(path / record.FILE_NAME if path.is_dir() else path) for path in compare)
+        found = record.compare(first, second)
+        print(
+            "\n".join(f"{each.entry}: {each.first!r} | {each.second!r}" for each in found) or "no difference"
+        )
+        return
+    usual = (Path(os.environ.get("CVPR21_RUNS", "runs")), Path("book/records"))
+    folders = folders or [folder for folder in usual if folder.is_dir()]
+    records = record.collect(*folders)
+    if not records:
+        looked = ", ".join(map(str, folders or usual))
+        print(f"no finished run in {looked}; `cvpr21 run PAPER` makes one")
+    for paper in papers.all():
+        of_paper = [each for each in records if each.paper == paper.slug]
+        if of_paper:
+            print(f"{paper.short}: {paper.title}\n\n{results.runs(of_paper)}\n")
+
+
+def _records(paper: str, /, *, folder: Path = Path("book/records")) -> None:
+    """Make the book's record of a chapter again: every experiment of its tables, over all seeds.
+
+    Parameters
+    ----------
+    paper
+        The paper's name, as `cvpr21 papers` gives it.
+    folder
+        The folder of all records; the paper's own lies in it.
+    """
+    slug = papers.get(paper).slug
+    _room(slug).records(folder / slug)
+
+
+def _translate(photo: Path, /, *, weights: Path, out: Path, device: str | None = None) -> None:
+    """Apply a trained LPTN to a photograph of any size; its depth, transparency and colour profile stay.
+
+    Parameters
+    ----------
+    photo
+        The photograph: JPEG, PNG, TIFF, WebP and others.
+    weights
+        An official checkpoint (.pth), or a network.safetensors that one of our runs left.
+    out
+        Where the result goes; its suffix chooses the format (.png and .tif keep 16 bits).
+    device
+        Where to compute: cpu, cuda, cuda:1, mps. The best there is unless given.
+    """
+    from cvpr21lib import images
+
+    images.check_target(out)
+    source = images.read(photo)
+    images.check_target(out, alpha=source.alpha is not None)
+    translation = importlib.import_module("cvpr21lib.lptn.translate")
+    images.write(out, translation.translate(source, weights, device=device))
+
+
+def _room(slug: str) -> ModuleType:
+    """The module with a paper's `Knobs` and `recipe`; `InputError` while the chapter is not written."""
+    name = f"cvpr21lib.{slug}.recipe"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            raise InputError(
+                f"the chapter on {papers.get(slug).short} ({slug}) is not written yet; "
+                "`cvpr21 papers` shows which chapters are"
+            ) from error
+        raise
+
+
+def _is_first_process() -> bool:
+    """Whether this is the one process that speaks, of those that torchrun or srun started."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+
+
+def _summary(record: Record, folder: Path) -> str:
+    numbers = "\n".join(f"  {name:<24} {value:.6g}" for name, value in record.numbers.items())
+    return (
+        f"{record.paper} {record.name}: {record.profile}, seed {record.seed}, {record.steps} steps, "
+        f"{record.wall_time_s:.0f} s\n{numbers}\n{folder / 'results.json'}"
+    )
