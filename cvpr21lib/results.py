@@ -6,13 +6,14 @@ The book's results page and `cvpr21 results` are made here, from the register (`
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from cvpr21lib import papers
 from cvpr21lib.papers import Paper, pages
-from cvpr21lib.record import Record
+from cvpr21lib.record import Record, differences
 
 
 def page(records: Iterable[Record]) -> str:
@@ -41,21 +42,42 @@ def section(paper: Paper, records: Sequence[Record]) -> str:
 
 
 def runs(records: Iterable[Record]) -> str:
-    """One row an experiment: the mean over its seeds of every number, with the sample standard deviation."""
-    ordered = sorted(records, key=_experiment)
-    columns = sorted({name for record in ordered for name in record.numbers})
-    rows = []
-    for (profile, name), group in groupby(ordered, key=_experiment):
-        same = list(group)
-        numbers = (_spread([each.numbers[c] for each in same if c in each.numbers]) for c in columns)
-        steps = sorted({each.steps for each in same})
-        seeds = " ".join(str(each.seed) for each in sorted(same, key=lambda record: record.seed))
-        rows.append((name, profile, seeds, " ".join(map(str, steps)), *numbers))
+    """One row an experiment: the mean over its seeds of every number, with the sample standard deviation.
+
+    Runs with the same name, profile, recipe and length are one experiment; of two runs with the same seed the
+    later counts. Numbers of single images (their names have a slash) are left to the records.
+    """
+    experiments: dict[tuple[str, str, str, int], dict[int, Record]] = {}
+    for each in sorted(records, key=lambda each: (each.profile, each.name, each.steps, each.finished)):
+        recipe = json.dumps(_recipe(each), sort_keys=True, default=str)
+        experiments.setdefault((each.profile, each.name, recipe, each.steps), {})[each.seed] = each
+    groups = [list(by_seed.values()) for by_seed in experiments.values()]
+    columns = list(dict.fromkeys(n for group in groups for one in group for n in one.numbers if "/" not in n))
+    rows = [
+        (
+            _label(group[0], [other[0] for other in groups]),
+            group[0].profile,
+            " ".join(str(seed) for seed in sorted(one.seed for one in group)),
+            str(group[0].steps),
+            *(_spread([one.numbers[name] for one in group if name in one.numbers]) for name in columns),
+        )
+        for group in groups
+    ]
     return pages.markdown(("run", "profile", "seeds", "steps", *columns), rows)
 
 
-def _experiment(record: Record) -> tuple[str, str]:
-    return (record.profile, record.name)
+def _recipe(record: Record) -> Mapping[str, Any]:
+    """The settings that make the numbers: not the seed, and not where or on how many devices it ran."""
+    return record.settings.get("recipe", record.settings)
+
+
+def _label(record: Record, others: Sequence[Record]) -> str:
+    """The run's name, with the settings in which it differs from others of that name."""
+    namesakes = [each for each in others if (each.profile, each.name) == (record.profile, record.name)]
+    apart = {
+        each.entry: each.first for other in namesakes for each in differences(_recipe(record), _recipe(other))
+    }
+    return record.name + "".join(f", {entry} {value}" for entry, value in apart.items())
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -52,6 +52,32 @@ def test_experiments_and_profiles_are_not_mixed():
     assert len(results.runs([RECORD, *others]).splitlines()) == 2 + 3
 
 
+def test_runs_of_one_name_with_other_settings_are_kept_apart_and_told_apart():
+    settings = {"recipe": {"crop": 128, "lr": 0.1}, "seed": 0, "run": {"devices": 1}}
+    one = dataclasses.replace(RECORD, settings=settings)
+    elsewhere = dataclasses.replace(one, seed=1, settings={**settings, "seed": 1, "run": {"devices": 4}})
+    other = dataclasses.replace(one, settings={**settings, "recipe": {"crop": 256, "lr": 0.1}})
+    rows = results.runs([one, elsewhere, other]).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| released-L3, crop 128", "| released-L3, crop 256"]
+    assert "| 0 1 |" in rows[0]
+
+
+def test_of_two_runs_with_one_seed_the_later_counts():
+    later = dataclasses.replace(RECORD, finished="2026-11-23T00:00:00+00:00", numbers={"psnr": 24.0})
+    for records in ([RECORD, later], [later, RECORD]):
+        assert "| released-L3 | demo | 0 | 155 | 24 |" in results.runs(records)
+
+
+def test_a_run_that_was_cut_short_is_not_averaged_with_a_whole_one():
+    short = dataclasses.replace(RECORD, seed=1, steps=2)
+    assert len(results.runs([RECORD, short]).splitlines()) == 2 + 2
+
+
+def test_numbers_of_single_images_stay_in_the_record():
+    one = dataclasses.replace(RECORD, numbers={"psnr": 22.0, "psnr/chelsea": 20.0})
+    assert results.runs([one]).splitlines()[0] == "| run | profile | seeds | steps | psnr |"
+
+
 def test_a_number_that_an_experiment_lacks_is_a_dash():
     other = dataclasses.replace(RECORD, name="other", numbers={"psnr": 20.0})
     assert "| other | demo | 0 | 155 | 20 | – |" in results.runs([RECORD, other])
