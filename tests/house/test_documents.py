@@ -38,6 +38,19 @@ def test_every_page_of_the_book_is_in_its_table_of_contents():
     assert listed == pages | chapters
 
 
+def test_every_module_of_the_library_has_its_place_in_the_reference():
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in ROOT.glob("book/api/*.md"))
+    shown = set(re.findall(r"automodule:: (\S+)", pages))
+    files = (path.relative_to(ROOT).with_suffix("") for path in ROOT.glob("cvpr21lib/**/*.py"))
+    modules = {".".join(file.parts).removesuffix(".__init__") for file in files}
+    facts = {
+        f"cvpr21lib.papers.{name}"
+        for name in ("datasets", "nearest", *(paper.slug for paper in papers.all()))
+    }
+    assert modules - shown == facts | {"cvpr21lib", "cvpr21lib.cli", "cvpr21lib.__main__"}
+    assert shown <= modules
+
+
 def test_citation_file_is_valid_and_of_this_version():
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.citation-file-format"]
     subprocess.run([*check, "CITATION.cff"], check=True, cwd=ROOT, capture_output=True)
