@@ -1,0 +1,115 @@
+"""A chapter's experiment: its arms live for one seed, and over several seeds from a record.
+
+A paper's recipe module names its arms, `ARMS: Mapping[str, Knobs]`. The live runs and the record are made by
+the same function here, and the record goes stale, visibly, when the code, the data or the settings behind it
+change.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from cvpr21lib import record, runs
+from cvpr21lib.errors import InputError
+from cvpr21lib.options import Options
+from cvpr21lib.record import Record
+
+SEEDS = (0, 1, 2, 3, 4)
+"""Reported seeds. Learning rates and the like were chosen on seeds from 100 on."""
+FILE_NAME = "demo.json"
+
+
+def run_arms(recipe: ModuleType, options: Options, arms: Iterable[str]) -> dict[str, Record]:
+    """Train each arm with one seed (or resume it, or find it finished), in a folder of its own.
+
+    One thread is used on the CPU: the numbers then do not depend on how many cores there are.
+    """
+    done: dict[str, Record] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for arm in arms:
+            wanted = recipe.recipe(options, recipe.ARMS[arm])
+            version = record.code_fingerprint(wanted.sources)[:8]
+            place = (options.output_dir or options.folder(wanted.paper, "arms").parent) / version
+            here = replace(options, output_dir=place / f"{arm}-seed{options.seed}")
+            done[arm] = replace(runs.run(wanted, here), name=arm)
+    finally:
+        torch.set_num_threads(threads)
+    return done
+
+
+def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> Path:
+    """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`.
+
+    A call that was broken off continues where it stopped.
+    """
+    recipe = importlib.import_module(f"cvpr21lib.{slug}.recipe")
+    made = [one for seed in seeds for one in run_arms(recipe, Options(seed=seed), recipe.ARMS).values()]
+    path = Path(folder) / slug / FILE_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record.write_many(path, made)
+    return path
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The recorded arms of a demo."""
+
+    records: Sequence[Record]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Experiment:
+        """Read what `make_record` wrote."""
+        return cls(record.read_many(path))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The recorded seeds, in order."""
+        return sorted({one.seed for one in self.records})
+
+    def values(self, arm: str, number: str) -> np.ndarray[Any, Any]:
+        """One number of an arm, in the order of the seeds."""
+        found = {one.seed: one.numbers[number] for one in self.records if one.name == arm}
+        if sorted(found) != self.seeds:
+            raise InputError(
+                f"the record lacks {arm!r} for some of the seeds {self.seeds}; run `make records`"
+            )
+        return np.array([found[seed] for seed in self.seeds])
+
+    def gain(self, arm: str, over: str, number: str) -> np.ndarray[Any, Any]:
+        """By how much an arm's number exceeds another's, seed by seed."""
+        return self.values(arm, number) - self.values(over, number)
+
+    def band(self, arm: str, number: str) -> tuple[float, float]:
+        """Where one more run of the arm is expected: the mean give or take four standard deviations."""
+        values = self.values(arm, number)
+        reach = 4 * values.std(ddof=1)
+        return float(values.mean() - reach), float(values.mean() + reach)
+
+    def stale(self, recipe: ModuleType) -> list[str]:
+        """Why the record no longer says what today's recipe does; [] when it does."""
+        reasons: list[str] = []
+        recorded = {one.name for one in self.records}
+        if recorded != set(recipe.ARMS):
+            reasons.append(f"arms: {sorted(recorded)} recorded, {sorted(recipe.ARMS)} in the recipe")
+        for arm in sorted(recorded & set(recipe.ARMS)):
+            wanted = recipe.recipe(Options(), recipe.ARMS[arm])
+            settings = record.plain(wanted.settings())
+            today = {"code": record.code_fingerprint(wanted.sources), "data": wanted.data().fingerprint()}
+            for one in self.records:
+                if one.name != arm:
+                    continue
+                apart = record.differences(
+                    {"settings": one.settings["recipe"], **one.fingerprints}, {"settings": settings, **today}
+                )
+                reasons += [f"{arm}, seed {one.seed}: {d.entry} {d.first!r}, now {d.second!r}" for d in apart]
+        return reasons
