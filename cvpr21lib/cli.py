@@ -147,8 +147,14 @@ def _results(
             print(f"{paper.short}: {paper.title}\n\n{results.runs(of_paper)}\n")
 
 
-def _records(paper: str, /, *, folder: Path = Path("book/records")) -> None:
-    """Make the book's record of a chapter again: every experiment of its tables, over all seeds.
+def _records(
+    paper: str,
+    /,
+    *,
+    folder: Path = Path("book/records"),
+    seeds: Annotated[list[int] | None, Parameter(negative="", consume_multiple=True)] = None,
+) -> None:
+    """Make the book's record of a chapter again: every arm of its experiment, over all seeds.
 
     Parameters
     ----------
@@ -156,9 +162,14 @@ def _records(paper: str, /, *, folder: Path = Path("book/records")) -> None:
         The paper's name, as `cvpr21 papers` gives it.
     folder
         The folder of all records; the paper's own lies in it.
+    seeds
+        Seeds to run; the five reported ones unless given.
     """
     slug = papers.get(paper).slug
-    _room(slug).records(folder / slug)
+    _room(slug)
+    from cvpr21lib import demos
+
+    print(demos.make_record(slug, folder, seeds or demos.SEEDS))
 
 
 def _translate(photo: Path, /, *, weights: Path, out: Path, device: str | None = None) -> None:
@@ -169,7 +180,7 @@ def _translate(photo: Path, /, *, weights: Path, out: Path, device: str | None =
     photo
         The photograph: JPEG, PNG, TIFF, WebP and others.
     weights
-        An official checkpoint (.pth), or a network.safetensors that one of our runs left.
+        An official checkpoint (.pth), or the g.safetensors that one of our runs left.
     out
         Where the result goes; its suffix chooses the format (.png and .tif keep 16 bits).
     device

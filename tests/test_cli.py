@@ -281,11 +281,17 @@ def test_results_of_a_missing_folder_or_damaged_record_are_refused(refused, tmp_
     assert "damaged" in refused("results", "--compare", str(tmp_path), str(tmp_path))
 
 
-def test_records_are_made_again_by_the_papers_own_room(room, tmp_path):
-    made = []
-    room.records = made.append
-    assert cli.main(["records", "eps", "--folder", str(tmp_path)]) == 0
-    assert made == [tmp_path / "eps"]
+def test_records_are_made_again_over_the_seeds_asked_for(room, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CVPR21_RUNS", str(tmp_path / "runs"))
+    room.ARMS = {"ours": Knobs(), "theirs": Knobs("paper")}
+    assert cli.main(["records", "eps", "--folder", str(tmp_path), "--seeds", "0", "3"]) == 0
+    made = record.read_many(tmp_path / "eps" / "demo.json")
+    assert [(one.name, one.seed) for one in made] == [("ours", 0), ("theirs", 0), ("ours", 3), ("theirs", 3)]
+    assert str(tmp_path / "eps" / "demo.json") in capsys.readouterr().out
+
+
+def test_records_of_an_unwritten_chapter_are_refused(refused):
+    assert "not written yet" in refused("records", "smurf")
 
 
 # --- the process ------------------------------------------------------------------------------------------
