@@ -10,7 +10,7 @@ from cvpr21lib.papers.entry import DataSet
 FIVEK = DataSet(
     "fivek",
     "MIT-Adobe FiveK",
-    "research use; LicenseAdobe.txt and LicenseAdobeMIT.txt, each for a part of the photographs",
+    "research use; one of two licences (Adobe, Adobe-MIT) for each photograph",
     "5,000 photographs with retouching by five experts; about 50 GB of DNG files and a Lightroom catalogue. "
     "LPTN trains on a 480p JPEG package of its authors (Google Drive); it can also be built from renderings "
     "of your own.",

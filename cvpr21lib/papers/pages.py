@@ -77,7 +77,7 @@ def data_table(data_sets: Sequence[DataSet]) -> str:
                 f"[{each.name}]({each.url})" if each.url else each.name,
                 each.terms or "not known here: read them at the source",
                 each.obtained,
-                f"`python -m data_scripts.{each.script}`" if each.script else "comes with its chapter",
+                f"`{each.script}`" if each.script else "not yet",
             )
             for each in data_sets
         ],
