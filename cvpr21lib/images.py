@@ -145,14 +145,12 @@ def from_pil(image: Image.Image, name: str = "the image") -> Photo:
 def from_array(values: np.ndarray, icc: bytes | None = None) -> Photo:
     """An array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey, grey and alpha, RGB, or RGB and alpha."""
     values = values[..., None] if values.ndim == 2 else values
-    scaled = values.astype(np.float32) / np.iinfo(values.dtype).max
-    channels = scaled.shape[2]
-    pixels = scaled[..., :3] if channels >= 3 else np.repeat(scaled[..., :1], 3, axis=2)
-    alpha = scaled[..., -1] if channels in (2, 4) else None
-    contiguous = np.ascontiguousarray
-    return Photo(
-        contiguous(pixels), None if alpha is None else contiguous(alpha), 8 * values.dtype.itemsize, icc
-    )
+    channels, top = values.shape[2], np.float32(np.iinfo(values.dtype).max)
+    colours = values[..., :3] if channels >= 3 else np.broadcast_to(values[..., :1], (*values.shape[:2], 3))
+    pixels = colours.astype(np.float32, order="C")
+    pixels /= top
+    alpha = values[..., -1].astype(np.float32, order="C") / top if channels in (2, 4) else None
+    return Photo(pixels, alpha, 8 * values.dtype.itemsize, icc)
 
 
 def to_array(photo: Photo) -> np.ndarray:
