@@ -81,14 +81,14 @@ def from_parameters(namespace: Mapping[str, Any], knobs: type[Knobs]) -> tuple[O
     papermill puts what it was given into just that place, so a misspelt name is still alone there, and is
     refused with the nearest right ones.
     """
-    plain = (bool, int, float, str, list, tuple, dict, os.PathLike, type(None))
+    of_options = {field.name for field in fields(Options)}
+    of_knobs = {field.name for field in fields(knobs)}  # type: ignore[arg-type]
+    scalar = (bool, int, float, str, os.PathLike, type(None))
     given = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, plain)
+        if name in of_options | of_knobs or (isinstance(value, scalar) and not name.startswith("_"))
     }
-    of_options = {field.name for field in fields(Options)}
-    of_knobs = {field.name for field in fields(knobs)}  # type: ignore[arg-type]
     for name in given:
         if name not in of_options | of_knobs:
             near = difflib.get_close_matches(name, of_options | of_knobs, n=3)

@@ -42,6 +42,8 @@ class Record:
     """Training steps that the weights have seen."""
     numbers: Mapping[str, float]
     """The evaluation's results."""
+    curves: Mapping[str, list[list[float]]]
+    """What was logged on the way, thinned: name -> [steps, values]."""
     settings: Mapping[str, Any]
     """Every setting of the recipe and of the run."""
     fingerprints: Mapping[str, str]
@@ -64,6 +66,7 @@ def make(
     seed: int,
     steps: int,
     numbers: Mapping[str, float],
+    curves: Mapping[str, list[list[float]]],
     settings: Mapping[str, Any],
     fingerprints: Mapping[str, str],
     wall_time_s: float,
@@ -76,6 +79,7 @@ def make(
         seed=seed,
         steps=steps,
         numbers=dict(numbers),
+        curves=dict(curves),
         settings=dict(settings),
         fingerprints=dict(fingerprints),
         wall_time_s=round(wall_time_s, 2),
@@ -225,7 +229,7 @@ def git_commit() -> str | None:
 
 def _write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     with atomic.write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=True) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_json(path: str | Path) -> dict[str, Any]:

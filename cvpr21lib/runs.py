@@ -42,7 +42,7 @@ from cvpr21lib.options import Options
 from cvpr21lib.record import Record
 from cvpr21lib.run_folder import RunFolder
 from cvpr21lib.sampling import Batches, mix
-from cvpr21lib.scalars import Scalars
+from cvpr21lib.scalars import Scalars, curves
 
 
 @dataclass
@@ -204,6 +204,7 @@ def _train(
                 seed=options.seed,
                 steps=run.done,
                 numbers=numbers,
+                curves=curves(folder.path),
                 settings=_identity(recipe, options) | {"run": record.plain(options)},
                 fingerprints={"code": record.code_fingerprint(recipe.sources), "data": run.data_fingerprint},
                 wall_time_s=before + time.monotonic() - started,

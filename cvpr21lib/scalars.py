@@ -57,6 +57,20 @@ def read(folder: str | Path, name: str) -> tuple[list[int], list[float]]:
     return [int(row[0]) for row in rows], [float(row[2]) for row in rows]
 
 
+def curves(folder: str | Path, most: int = 50) -> dict[str, list[list[float]]]:
+    """All curves of a run by name, [steps, values], thinned to at most `most` points and five digits."""
+    found: dict[str, list[list[float]]] = {}
+    for step, name, value in _rows(Path(folder) / Scalars.FILE_NAME):
+        steps, values = found.setdefault(name, [[], []])
+        steps.append(int(step))
+        values.append(float(f"{float(value):.5g}"))
+    for curve in found.values():
+        stride = -(-len(curve[0]) // most)
+        last = len(curve[0]) - 1
+        curve[:] = [points[last % stride :: stride] for points in curve]
+    return found
+
+
 def _rows(path: Path) -> list[list[str]]:
     if not path.exists():
         return []

@@ -22,6 +22,7 @@ def one() -> record.Record:
         seed=1,
         steps=10,
         numbers={"psnr": 22.123456789, "best": math.inf},
+        curves={"loss": [[1, 2], [0.5, 0.25]]},
         settings={"recipe": {"lr": 0.1, "milestones": (1, 2)}},
         fingerprints={"code": "abc", "data": "def"},
         wall_time_s=1.23456,

@@ -305,5 +305,19 @@ def test_the_record_says_what_one_must_know(tmp_path):
     assert made.settings["run"]["max_steps"] is None
     assert made.settings["recipe"]["lr"] == 0.05
     assert made.versions["torch"] == torch.__version__.split("+")[0]
+    assert made.curves["distance"] == [
+        list(range(1, 13)),
+        pytest.approx(scalars.read(tmp_path, "distance")[1], rel=1e-4),
+    ]
     assert made.steps == 12
     assert made.wall_time_s > 0
+
+
+def test_a_records_curves_are_thinned_and_keep_the_last_point(tmp_path):
+    with scalars.Scalars(tmp_path) as writer:
+        for step in range(1, 124):
+            writer.write(step, {"loss": 1 / step})
+    steps, values = scalars.curves(tmp_path, most=50)["loss"]
+    assert len(steps) == len(values) <= 50
+    assert steps[-1] == 123
+    assert values[-1] == pytest.approx(1 / 123, rel=1e-4)
