@@ -13,9 +13,8 @@ photograph out).
 """
 
 from cvpr21lib.lptn.discriminator import Discriminator, MultiScaleDiscriminator, Pix2PixHDDiscriminator
-from cvpr21lib.lptn.model import LPTN, FullResolution, load_official
+from cvpr21lib.lptn.model import LPTN, FullResolution
 from cvpr21lib.lptn.pyramid import decompose, reconstruct
-from cvpr21lib.lptn.translate import translate
 
 __all__ = [
     "LPTN",
@@ -24,7 +23,5 @@ __all__ = [
     "MultiScaleDiscriminator",
     "Pix2PixHDDiscriminator",
     "decompose",
-    "load_official",
     "reconstruct",
-    "translate",
 ]
