@@ -14,6 +14,7 @@ RECORD = Record(
     seed=0,
     steps=155,
     numbers={"psnr": 22.0, "ssim": 0.84},
+    curves={},
     settings={},
     fingerprints={"code": "0", "data": "0"},
     wall_time_s=10.0,

@@ -1,11 +1,14 @@
-"""Sphinx directive for what the library itself can say: ```` ```{from-library} results ``` ````.
+"""What the library itself can say, in the book: blocks from its register and records, and its docstrings.
 
-The Markdown is made while the book is built, so a page never shows a stale fact or misses a finished run.
+A block, ```` ```{from-library} results ``` ````, is made while the book is built, so a page never shows a
+stale fact or misses a finished run. Docstrings are plain text with `code` in it; here they become
+reStructuredText.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +49,35 @@ class FromLibrary(SphinxDirective):
         return self.parse_text_to_nodes(BLOCKS[name](), allow_section_headings=True)
 
 
+def plain_docstring(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Rewrite one docstring in place: stars and bars mean themselves, indented blocks stay as they are."""
+    blocks = re.split(r"\n{2,}", "\n".join(lines))
+    written: list[str] = []
+    for block in blocks:
+        indented = all(line.startswith("    ") for line in block.splitlines())
+        if not indented:
+            written.append(_text(block))
+        elif written and (written[-1].startswith("    ") or written[-1] == "::"):
+            written.append(block)
+        else:
+            written += ["::", block]
+    lines[:] = [*"\n\n".join(written).splitlines(), ""]
+
+
+def _text(block: str) -> str:
+    parts = re.split(r"(`[^`]+`)", block)
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = f"`{part}`" + ("\\ " if re.match(r"\w", parts[i + 1]) else "")
+        else:
+            parts[i] = re.sub(r"([*|])", r"\\\1", part)
+    return "".join(parts)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("from-library", FromLibrary)
+    before_napoleon = 400  # which reads Args and Raises
+    app.connect("autodoc-process-docstring", plain_docstring, priority=before_napoleon)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
