@@ -10,12 +10,15 @@ from cvpr21lib.errors import InputError
 
 
 def run(app: App) -> None:
-    """Run `app` on the command line; an `InputError` is printed alone and ends with status 2."""
+    """Run `app` on the command line; an `InputError`, or a disk that fails, is one line and status 2."""
     try:
-        app()
-    except InputError as error:
+        app(sys.argv[1:])
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        print(
+            "\nInterrupted; nothing half-done carries its final name. Run the same command again.",
+            file=sys.stderr,
+        )
         sys.exit(130)

@@ -8,9 +8,10 @@ from cvpr21lib.errors import InputError
 from cvpr21lib.papers.entry import DataSet
 
 
-def require(data: DataSet, accepted: bool) -> None:
-    """Show the terms of `data`. Returns if `accepted`, or once the user at the terminal types "yes"."""
-    print(f"{data.name}: {data.terms}.\nRead the terms at {data.url}", file=sys.stderr)
+def require(data: DataSet, accepted: bool, files: str) -> None:
+    """Show the terms of `data` and which `files` hold them. Return if they are `accepted`, or if the user at
+    the terminal types "yes"; raise `InputError` otherwise."""
+    print(f"{data.name}: {data.terms}.\nThe terms: {files}, at {data.url}", file=sys.stderr)
     if accepted:
         return
     if not sys.stdin.isatty():
