@@ -105,14 +105,14 @@ def _read_torch(path: Path, head: bytes) -> Any:
             f"{path} holds Python objects besides weights, which could run code on loading, so it was not "
             "opened. Where you trust its origin, save it anew with torch.save(model.state_dict(), ...)."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
     return InputError(
-        f"{path} is damaged or half-written ({path.stat().st_size} bytes; {str(error).splitlines()[0]}): "
-        "fetch or save it again."
+        f"{path} is damaged or half-written ({path.stat().st_size} bytes; {reason}): fetch or save it again."
     )
 
 

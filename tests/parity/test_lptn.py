@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cvpr21lib.lptn import discriminator, losses, model, pyramid
 
+torch.set_num_threads(1)
+
 FIXTURES = Path(__file__).parent / "lptn"
 PRECISIONS = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 
