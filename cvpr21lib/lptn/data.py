@@ -7,7 +7,8 @@ renderings, day), B the target domain (expert retouching, night). In unpaired tr
 A training set is asked with a `Draw(index, seed)` instead of a plain index. Every random choice of that
 sample comes from `random.Random(seed)`, so one draw gives one crop in any worker, process or resumed run.
 
-Images are float32 arrays (H, W, 3), RGB in [0, 1], until a sample leaves this file as tensors (3, H, W).
+Images are arrays (H, W, 3), RGB, float32 in [0, 1] or (cached) uint8, until a sample leaves this file as
+float32 tensors (3, H, W) in [0, 1].
 """
 
 from __future__ import annotations
@@ -205,7 +206,8 @@ def _sample(rng: random.Random, source: Pixels, target: Pixels, augmented: bool)
 
 
 def _tensor(image: Pixels) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    channels_first = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+    return torch.from_numpy(channels_first / np.float32(255) if image.dtype == np.uint8 else channels_first)
 
 
 def _require_room(images: Photographs, crop: int | None) -> None:

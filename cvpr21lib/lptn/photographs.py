@@ -24,7 +24,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Photographs(Protocol):
-    """`photographs[i]` is float32 (H, W, 3), RGB in [0, 1]; `sizes[i]` is (H, W)."""
+    """`photographs[i]` is (H, W, 3), RGB: float32 in [0, 1], or uint8 if kept so; `sizes[i]` is (H, W)."""
 
     names: list[str]
     sizes: list[tuple[int, int]]
@@ -61,9 +61,7 @@ class Folder:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Pixels:
-        if self._decoded is None:
-            return images.read(self.paths[index]).pixels
-        return self._decoded[index].astype(np.float32) / np.float32(255)
+        return images.read(self.paths[index]).pixels if self._decoded is None else self._decoded[index]
 
     def describe(self, index: int) -> str:
         height, width = self.sizes[index]
