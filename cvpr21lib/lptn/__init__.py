@@ -13,8 +13,9 @@ photograph out).
 """
 
 from cvpr21lib.lptn.discriminator import Discriminator, MultiScaleDiscriminator, Pix2PixHDDiscriminator
-from cvpr21lib.lptn.model import LPTN, FullResolution
+from cvpr21lib.lptn.model import LPTN, FullResolution, load_official
 from cvpr21lib.lptn.pyramid import decompose, reconstruct
+from cvpr21lib.lptn.translate import translate
 
 __all__ = [
     "LPTN",
@@ -23,5 +24,7 @@ __all__ = [
     "MultiScaleDiscriminator",
     "Pix2PixHDDiscriminator",
     "decompose",
+    "load_official",
     "reconstruct",
+    "translate",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning_fabric import Fabric
@@ -21,14 +21,16 @@ from cvpr21lib.lptn import data, discriminator, expert, losses, model, photograp
 from cvpr21lib.options import Options
 from cvpr21lib.runs import Loss, Phase, Step
 
-ARCHITECTURES = ("released", "paper", "no_masking", "full_resolution")
+Architecture = Literal["released", "paper", "no_masking", "full_resolution"]
+Mode = Literal["unpaired", "paired"]
+Size = Literal["480p", "1080p", "original"]
 
 
 @dataclass(frozen=True)
 class Settings:
     """All that makes a run of LPTN; the values here are the released recipe (official `train_FiveK.yml`)."""
 
-    arch: str = "released"
+    arch: Architecture = "released"
     """released, paper, no_masking (bands pass unchanged), or full_resolution (no pyramid: the baseline)."""
     num_high: int = 3
     """L, the number of high-frequency bands."""
@@ -40,9 +42,9 @@ class Settings:
     """Channels of the two trunks."""
     identity_start: bool = False
     """Start with masks that leave the bands as they are (ours; a start value only)."""
-    mode: str = "unpaired"
+    mode: Mode = "unpaired"
     """unpaired (the paper), or paired: the reconstruction target is the ground truth, without a GAN term."""
-    size: str = "480p"
+    size: Size = "480p"
     """FiveK at 480p, 1080p or original."""
     crop: int = 256
     """Side of the training crops, pixels."""
@@ -60,7 +62,7 @@ class Settings:
     """Weight of the adversarial term for the generator; 0 trains without a discriminator."""
     lambda_gp: float = 100.0
     """Weight of the gradient penalty."""
-    gan: str = "standard"
+    gan: losses.Kind = "standard"
     """The adversarial loss: standard (Wasserstein), wgan, vanilla, lsgan, hinge, wgan_softplus."""
     critic_size: int = 256
     """The discriminator resizes its input to this side, pixels."""
@@ -97,13 +99,13 @@ DEMO = Settings(
 class Knobs:
     """What a reader may turn; None leaves the profile's own value."""
 
-    arch: str = "released"
+    arch: Architecture = "released"
     """released, paper, no_masking or full_resolution."""
     num_high: int = 3
     """L, the number of high-frequency bands: 1 to 5."""
-    mode: str | None = None
+    mode: Mode | None = None
     """unpaired or paired (demo: paired; full: unpaired)."""
-    size: str | None = None
+    size: Size | None = None
     """Full profile: FiveK at 480p, 1080p or original."""
     identity_start: bool | None = None
     """Start with masks that change nothing (demo: yes; full: no)."""
@@ -262,10 +264,10 @@ class Translation(runs.Recipe):
             fake = step.networks["g"](step.batch["source"])
         real_logits, fake_logits = critic(torch.cat((real, fake))).chunk(2)
         opinion = partial(losses.adversarial, for_discriminator=True, kind=self.chosen.gan)
-        # outside the wrapper of several devices, which must not see the penalty's inner derivative
-        penalty = losses.gradient_penalty(
-            getattr(critic, "module", critic), real, fake, step.batch["alpha"].view(-1, 1, 1, 1)
-        )
+        # at the weights' own precision, and outside Fabric's wrapper, which knows first derivatives only
+        bare = getattr(critic, "module", critic)
+        pair = torch.stack((real, fake)).to(next(bare.parameters()).dtype)
+        penalty = losses.gradient_penalty(bare, pair[0], pair[1], step.batch["alpha"].view(-1, 1, 1, 1))
         terms = {
             "critic_real": opinion(real_logits, real=True),
             "critic_fake": opinion(fake_logits, real=False),
@@ -286,9 +288,10 @@ def evaluate(network: nn.Module, test: data.TestPairs, fabric: Fabric) -> dict[s
     """
     names = ("psnr", "ssim") if test.targets is not None else ("psnr_to_input",)
     rows = torch.zeros(len(test), len(names), dtype=torch.float64)
+    precision = next(network.parameters()).dtype
     for index in range(fabric.global_rank, len(test), fabric.world_size):
         pair = test[index]
-        output = network(pair["source"][None].to(fabric.device)).float().cpu()
+        output = network(pair["source"][None].to(fabric.device, precision)).float().cpu()
         if test.targets is not None:
             score = (metrics.psnr(output, pair["target"]), metrics.ssim(output, pair["target"]))
             rows[index] = torch.tensor(score, dtype=torch.float64)
@@ -330,9 +333,9 @@ def _half_then_linear(steps: int, step: int) -> float:
 
 def _check(settings: Settings) -> None:
     allowed = {
-        "arch": ARCHITECTURES,
-        "mode": ("unpaired", "paired"),
-        "size": ("480p", "1080p", "original"),
+        "arch": get_args(Architecture),
+        "mode": get_args(Mode),
+        "size": get_args(Size),
         "num_high": range(1, 6),
     }
     for name, values in allowed.items():

@@ -66,18 +66,18 @@ def test_the_recorded_score_is_that_of_the_saved_weights(tmp_path, miniature_fiv
     assert made.numbers["psnr"] == pytest.approx(np.mean(scores), abs=1e-6)
 
 
-def test_two_processes_agree_with_one_on_an_adversarial_step(tmp_path, miniature_fivek):
+def test_two_processes_agree_with_one_on_adversarial_steps(tmp_path, miniature_fivek):
     root = miniature_fivek()
-    one = run(options(tmp_path / "one", root))
-    two = run(options(tmp_path / "two", root, devices=2))
+    one = run(options(tmp_path / "one", root, precision="64-true"))
+    two = run(options(tmp_path / "two", root, precision="64-true", devices=2))
     for curve in ("reconstruction", "adversarial", "critic_real", "critic_fake", "gradient_penalty"):
         alone, together = (scalars.read(tmp_path / name, curve)[1] for name in ("one", "two"))
-        assert together[0] == pytest.approx(alone[0], rel=1e-4, abs=1e-6), curve
+        assert together == pytest.approx(alone, rel=1e-6), curve
     first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for key in first:
-        # two Adam steps of 1e-3: a gradient of the wrong scale or sign would show as 1e-3
-        torch.testing.assert_close(first[key], second[key], rtol=0, atol=2e-4)
-    assert two.numbers["psnr"] == pytest.approx(one.numbers["psnr"], abs=0.02)
+    # a bias before an instance norm has no gradient but rounding, which Adam turns into full steps
+    for key in first.keys() - {"g.trans_low.model.0.bias"}:
+        torch.testing.assert_close(first[key], second[key], rtol=1e-5, atol=1e-6)
+    assert two.numbers == pytest.approx(one.numbers, rel=1e-6)
 
 
 def test_an_interrupted_adversarial_run_resumes_to_the_same_numbers(tmp_path, miniature_fivek):
