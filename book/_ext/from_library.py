@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,21 +50,37 @@ class FromLibrary(SphinxDirective):
         return self.parse_text_to_nodes(BLOCKS[name](), allow_section_headings=True)
 
 
+SECTION = re.compile(r"(Args|Returns|Yields|Raises):\n(?=    )")
+
+
 def plain_docstring(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Rewrite one docstring in place: stars and bars mean themselves, indented blocks stay as they are."""
-    blocks = re.split(r"\n{2,}", "\n".join(lines))
+    """Rewrite one docstring in place: marks mean themselves, Args and Raises become lists of terms."""
     written: list[str] = []
-    for block in blocks:
-        indented = all(line.startswith("    ") for line in block.splitlines())
-        if not indented:
+    for block in re.split(r"\n{2,}", "\n".join(lines)):
+        section = SECTION.match(block)
+        if section:
+            written.append(f"**{section[1]}**\n\n" + _terms(block[section.end() :]))
+        elif not all(line.startswith("    ") for line in block.splitlines()):
             written.append(_text(block))
         elif written and (written[-1].startswith("    ") or written[-1] == "::"):
             written.append(block)
         else:
             written += ["::", block]
+    if written[0].startswith("Alias for field number"):  # Python's own words on a named tuple
+        written = []
     lines[:] = [*"\n\n".join(written).splitlines(), ""]
+
+
+def _terms(block: str) -> str:
+    """`name: what it is` a line, continued lines further in, as a list of definitions."""
+    entries = re.split(r"\n(?=\S)", textwrap.dedent(block))
+    pairs = (re.match(r"([\w*, ]+):\s+(.*)", entry, flags=re.DOTALL) for entry in entries)
+    return "\n\n".join(
+        f"``{pair[1]}``\n    {_text(' '.join(pair[2].split()))}" if pair else _text(entry)
+        for pair, entry in zip(pairs, entries, strict=True)
+    )
 
 
 def _text(block: str) -> str:
@@ -76,8 +93,22 @@ def _text(block: str) -> str:
     return "".join(parts)
 
 
+def short_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: object,
+    options: object,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str | None, str | None]:
+    """Types by their last name where Sphinx itself did not manage."""
+    short, result = (text and re.sub(r"~(?:\w+\.)+(?=\w)", "", text) for text in (signature, result))
+    return short, result
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("from-library", FromLibrary)
-    before_napoleon = 400  # which reads Args and Raises
-    app.connect("autodoc-process-docstring", plain_docstring, priority=before_napoleon)
+    app.connect("autodoc-process-docstring", plain_docstring)
+    app.connect("autodoc-process-signature", short_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
