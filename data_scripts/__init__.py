@@ -3,6 +3,6 @@
 What they share, one idea a file: `fetch` brings a file from the network, `obtain` takes an archive from there
 or from where the user put it, `unpack` opens it safely, `scratch` keeps half-done work out of sight, `space`
 asks the disk first, `licence` asks the user first, `manifest` remembers what was prepared and notices later
-changes, `domains` checks two folders of photographs, `colour` turns renderings into sRGB, and `command` is the
-frame of a command line.
+changes, `domains` checks two folders of photographs, `colour` turns renderings into sRGB, and `command` is
+the frame of a command line.
 """
