@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from cvpr21lib import lptn
 from cvpr21lib.lptn.recipe import Knobs
 from cvpr21lib.options import Options
 
@@ -71,6 +74,15 @@ def test_data_scripts_know_the_flags_that_are_printed():
         listed = _help(module)
         for flag in (word for word in words if word.startswith("--")):
             assert flag in listed, f"{module} has no {flag}"
+
+
+def test_the_score_of_official_weights_is_computed_as_printed(miniature_fivek, tmp_path, monkeypatch, capsys):
+    miniature_fivek(root=tmp_path / "data" / "FiveK_480p")
+    monkeypatch.chdir(tmp_path)
+    torch.save(lptn.LPTN().state_dict(), "net_g_FiveK_numhigh3.pth")
+    page = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
+    exec(re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1], {})
+    assert "psnr" in capsys.readouterr().out
 
 
 def test_the_table_of_parameters_names_fields_of_options():
