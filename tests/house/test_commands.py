@@ -4,10 +4,12 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from cvpr21lib import lptn
@@ -76,13 +78,18 @@ def test_data_scripts_know_the_flags_that_are_printed():
             assert flag in listed, f"{module} has no {flag}"
 
 
-def test_the_score_of_official_weights_is_computed_as_printed(miniature_fivek, tmp_path, monkeypatch, capsys):
-    miniature_fivek(root=tmp_path / "data" / "FiveK_480p")
+@pytest.mark.parametrize("document", ["README.md", "book/full_scale.md", "book/welcome.md"])
+def test_python_does_what_is_printed(document, miniature_fivek, tmp_path, monkeypatch):
+    root = miniature_fivek(root=tmp_path / "data" / "FiveK_480p")
     monkeypatch.chdir(tmp_path)
+    shutil.copy(root / "test" / "A" / "4501.jpg", "photo.jpg")
     torch.save(lptn.LPTN().state_dict(), "net_g_FiveK_numhigh3.pth")
-    page = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
-    exec(re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1], {})
-    assert "psnr" in capsys.readouterr().out
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    assert blocks
+    for block in blocks:
+        exec(block, {"image": torch.rand(1, 3, 37, 50)})
 
 
 def test_the_table_of_parameters_names_fields_of_options():
