@@ -169,6 +169,13 @@ def test_a_bomb_is_refused_by_what_it_declares(tmp_path, kind, monkeypatch):
     refused(archive, r"needs 20\.0 MB.*only 10\.0 MB are free")
 
 
+def test_many_files_are_added_up_before_the_first_is_written(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "data.zip", {f"{i}.bin": bytes(4_000_000) for i in range(3)})
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: usage(10**8, 0, 10_000_000))
+    refused(archive, r"Unpacking data\.zip needs 12\.0 MB")
+
+
 def test_a_bomb_that_declares_little_is_stopped_where_it_exceeds_that(tmp_path):
     make_zip(tmp_path / "data.zip", {"zeros": bytes(5_000_000)})
     packed = bytearray((tmp_path / "data.zip").read_bytes())
