@@ -38,13 +38,18 @@ def run_arms(recipe: ModuleType, options: Options, arms: Iterable[str]) -> dict[
     try:
         for arm in arms:
             wanted = recipe.recipe(options, recipe.ARMS[arm])
-            version = record.code_fingerprint(wanted.sources)[:8]
-            place = (options.output_dir or options.folder(wanted.paper, "arms").parent) / version
-            here = replace(options, output_dir=place / f"{arm}-seed{options.seed}")
+            here = replace(options, output_dir=folder(recipe, options, arm))
             done[arm] = replace(runs.run(wanted, here), name=arm)
     finally:
         torch.set_num_threads(threads)
     return done
+
+
+def folder(recipe: ModuleType, options: Options, arm: str) -> Path:
+    """Where an arm leaves its files: below `output_dir`, one folder for each version of the code."""
+    wanted = recipe.recipe(options, recipe.ARMS[arm])
+    root = options.output_dir or options.folder(wanted.paper, arm).parent
+    return root / record.code_fingerprint(wanted.sources)[:8] / f"{arm}-seed{options.seed}"
 
 
 def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> Path:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -30,6 +32,7 @@ from cvpr21lib.errors import InputError
 try:
     import ipywidgets
     import matplotlib.pyplot as plt
+    from IPython.display import Code, Markdown
     from matplotlib.figure import Figure
 except ImportError as error:
     raise ImportError(
@@ -176,6 +179,17 @@ def before_after(
     captions = [_wipe_label(labels, fraction) for fraction in fractions]
     pictures = [_wiped(left, right, fraction) for fraction in fractions]
     return frames(pictures, captions, name=name, alt=alt, start=steps // 2, width=width)
+
+
+def source(*things: Any) -> Code:
+    """The library's own lines that define functions, methods or classes, highlighted; no copies."""
+    return Code("\n\n".join(textwrap.dedent(inspect.getsource(thing)) for thing in things), language="python")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markdown:
+    """A table; the first column is text, the others are aligned to the right."""
+    lines = [header, ["---", *["--:"] * (len(header) - 1)], *rows]
+    return Markdown("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
 
 def render(figure: Figure, width: int = WIDTH) -> bytes:

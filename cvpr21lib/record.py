@@ -273,7 +273,7 @@ def _code_only(source: str) -> str:
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else ():
             text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-            if text and isinstance(statement.value.value, str):  # type: ignore[attr-defined]
+            if text and isinstance(statement.value.value, str):
                 for row in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1):
                     lines[row - 1] = ""
     return "\n".join(line.rstrip() for line in lines if line.strip())

@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 class Draw(NamedTuple):
     """What a training data set is indexed with."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name
     """Which item of the data set."""
     seed: int
     """63-bit seed of every random choice that is made for this one sample."""

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from cvpr21lib import metrics, runs, sampling
 from cvpr21lib.errors import InputError
-from cvpr21lib.lptn import data, discriminator, expert, losses, model, photographs, pyramid
+from cvpr21lib.lptn import branches, data, discriminator, expert, losses, model, photographs, pyramid
+from cvpr21lib.lptn.data import TestPairs
 from cvpr21lib.options import Options
 from cvpr21lib.runs import Loss, Phase, Step
 
@@ -175,7 +176,9 @@ class Translation(runs.Recipe):
 
     paper = "lptn"
     repeat = 100  # the official sampler shuffles 100 rounds over the data together
-    sources = (model, discriminator, pyramid, losses, data, photographs, expert, metrics, runs, sampling)
+    sources = (
+        model, branches, discriminator, pyramid, losses, data, photographs, expert, metrics, runs, sampling
+    )  # fmt: skip
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -230,12 +233,12 @@ class Translation(runs.Recipe):
         return crops(train / "A", train / "B", self.chosen.crop, cache=self.chosen.cache)
 
     @cached_property
-    def test(self) -> data.TestPairs:
+    def test(self) -> TestPairs:
         """The whole images that the run is judged on."""
         if self.profile == "demo":
-            return data.TestPairs(*_bundled(expert.TEST))
+            return TestPairs(*_bundled(expert.TEST))
         test = data.find(self.data_root, self.chosen.size) / "test"
-        return data.TestPairs(test / "A", test / "B" if (test / "B").is_dir() else None)
+        return TestPairs(test / "A", test / "B" if (test / "B").is_dir() else None)
 
     def phases(self) -> Sequence[Phase]:
         generator = Phase("g", self._generator_loss)
@@ -280,7 +283,7 @@ class Translation(runs.Recipe):
         return evaluate(networks["g"], self.test, fabric)
 
 
-def evaluate(network: nn.Module, test: data.TestPairs, fabric: Fabric) -> dict[str, float]:
+def evaluate(network: nn.Module, test: TestPairs, fabric: Fabric) -> dict[str, float]:
     """Mean PSNR (dB) and SSIM over whole test pairs; for up to ten images also those of each.
 
     Without ground truth (two folders of photographs): the PSNR between output and input, which says how far
