@@ -8,8 +8,12 @@ change.
 from __future__ import annotations
 
 import importlib
+import multiprocessing
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,14 +59,21 @@ def folder(recipe: ModuleType, options: Options, arm: str) -> Path:
 def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> Path:
     """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`.
 
-    A call that was broken off continues where it stopped.
+    Each seed is one process, as many at a time as there are cores. A call that was broken off continues
+    where it stopped.
     """
-    recipe = importlib.import_module(f"cvpr21lib.{slug}.recipe")
-    made = [one for seed in seeds for one in run_arms(recipe, Options(seed=seed), recipe.ARMS).values()]
+    workers = min(len(seeds), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        made = [one for seed in pool.map(partial(_all_arms, slug), seeds) for one in seed]
     path = Path(folder) / slug / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     record.write_many(path, made)
     return path
+
+
+def _all_arms(slug: str, seed: int) -> list[Record]:
+    recipe = importlib.import_module(f"cvpr21lib.{slug}.recipe")
+    return list(run_arms(recipe, Options(seed=seed), recipe.ARMS).values())
 
 
 @dataclass(frozen=True)

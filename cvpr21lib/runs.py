@@ -170,12 +170,13 @@ def _train(
 ) -> int | None:
     """The work of one process. Returns the number of the signal that stopped it, or None when finished."""
     with launch.Signals() as signals:
-        started = time.monotonic()
+        started = logged = time.monotonic()
         if fabric.global_rank == 0 and not options.resume:
             folder.clear()
         fabric.barrier()
         run = _Running(fabric, recipe, options, folder)
         before = run.restore()
+        last = run.done
         fabric.barrier()
         if fabric.global_rank == 0 and run.done == 0:
             folder.write_settings(_identity(recipe, options))
@@ -184,7 +185,10 @@ def _train(
                 seconds = before + time.monotonic() - started
                 due = run.done % options.log_every == 0 or run.done == target
                 if due:
-                    scalars.write(run.done, run.reduced(values))
+                    now = time.monotonic()
+                    speed = {"steps_per_second": (run.done - last) / (now - logged)}
+                    scalars.write(run.done, run.reduced(values) | speed)
+                    last, logged = run.done, now
                 if recipe.evaluate_every and run.done % recipe.evaluate_every == 0 and run.done < target:
                     scalars.write(run.done, run.evaluate())
                 stop = launch.any_process(fabric, signals.received is not None)

@@ -169,7 +169,8 @@ def test_torchrun_reaches_the_same_record(tmp_path):
     assert process.returncode == 0, error
     two = record.read(tmp_path / "two" / record.FILE_NAME)
     assert two.numbers["error"] == pytest.approx(one.numbers["error"], rel=1e-5)
-    ours = {d.entry for d in record.compare(one, two)} - {
+    differences = {d.entry for d in record.compare(one, two) if not d.entry.startswith("curves.")}
+    ours = differences - {
         "wall_time_s",
         "finished",
         "hardware.threads",
