@@ -36,7 +36,7 @@ book: $(INSTALLED)
 	$(BOOK) .
 
 records: $(INSTALLED)
-	$(BIN)/python book/make_records.py
+	for paper in lptn; do $(BIN)/cvpr21 records $$paper || exit 1; done
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
