@@ -7,6 +7,7 @@ answer is known for every pixel, and the local term is what a per-pixel colour m
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ EXPERT_GAMMA, CONTRAST, SATURATION = 1.2, 0.6, 1.25
 Image = np.ndarray[Any, Any]
 
 
+@cache
 def pair(name: str) -> tuple[Image, Image]:
     """Camera rendering and expert's version of a bundled photograph, float32 (H, W, 3), RGB in [0, 1]."""
     rendered = camera(photographs.load(name).astype(np.float64))

@@ -1,0 +1,55 @@
+"""What the run loop costs beside a bare one: the same steps of LPTN, in one process and on one thread."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from cvpr21lib import runs
+from cvpr21lib.lptn import losses
+from cvpr21lib.lptn import recipe as lptn
+from cvpr21lib.options import Options
+
+STEPS, ROUNDS = 40, 5
+
+
+def test_a_step_costs_less_than_two_percent_more_than_a_bare_one(benchmark, tmp_path):
+    torch.set_num_threads(1)
+    options = Options(output_dir=tmp_path, accelerator="cpu", progress=False, log_every=10)
+    recipe = lptn.recipe(options, lptn.Knobs(steps=10_000))
+    data = recipe.data()
+    fabric = runs.launch.fabric(options)
+    running = runs._Running(fabric, recipe, options, runs.RunFolder(tmp_path))
+    own = running.train(10_000, recipe.batch_size)
+    bare = _bare_loop(recipe, data)
+    next(own), next(bare)
+    ratios = []
+
+    def one_round():
+        seconds = []
+        for loop in (bare, own):
+            start = time.process_time()
+            for _ in range(STEPS):
+                next(loop)
+            seconds.append(time.process_time() - start)
+        ratios.append(seconds[1] / seconds[0])
+
+    benchmark.pedantic(one_round, rounds=ROUNDS)
+    overhead = sorted(ratios)[ROUNDS // 2] - 1
+    print(f"\na step of the run loop costs {overhead:+.2%} (median of {ROUNDS} pairs)")
+    benchmark.extra_info["overhead"] = overhead
+    assert overhead < 0.02
+
+
+def _bare_loop(recipe, data):
+    """The training loop one would write by hand for this model: nothing is checked, kept or logged."""
+    network = lptn.generator(recipe.chosen)
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.chosen.lr, betas=recipe.chosen.betas)
+    batches = runs.Batches(len(data), recipe.batch_size, seed=0, last=10_000, repeat=recipe.repeat)
+    for batch in torch.utils.data.DataLoader(data, batch_sampler=batches):
+        optimizer.zero_grad()
+        loss = recipe.chosen.lambda_rec * losses.mse(network(batch["source"]), batch["target"])
+        loss.backward()
+        optimizer.step()
+        yield loss
