@@ -105,7 +105,7 @@ class ReleasedMasking(Masking):
 
     def refine(self, band: Tensor, mask: Tensor, level: int) -> Tensor:
         block, factor = self.block(level), 2**level
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return block(torch.addcmul(band, band, enlarge(mask, factor, band)))
         # Everything here is pointwise, so a few rows at a time give the same values, and neither the enlarged
         # mask nor the block's 16 hidden channels (0.5 GB at 4K) ever exist at full size.
