@@ -163,7 +163,7 @@ def _records(
     folder
         The folder of all records; the paper's own lies in it.
     seeds
-        Seeds to run; the five reported ones unless given.
+        Seeds to run; the reported ones unless given.
     """
     slug = papers.get(paper).slug
     _room(slug)
