@@ -87,12 +87,15 @@ def write(path: str | Path, photo: Photo) -> None:
 
     A photograph of 16 bits stays so in PNG and TIFF, and is rounded to 8 bits in the formats that have no
     more. Alpha needs PNG, TIFF or WebP: to JPEG and BMP it raises `InputError`, as do an unknown suffix, a
-    missing folder and NaN. Values outside [0, 1] are clamped.
+    missing folder, NaN, and a disk that is full or read-only. Values outside [0, 1] are clamped.
     """
     path = Path(path)
     encoded = _encode(photo, path, check_target(path, alpha=photo.alpha is not None))
-    with atomic.write(path) as temporary:
-        temporary.write_bytes(encoded)
+    try:
+        with atomic.write(path) as temporary:
+            temporary.write_bytes(encoded)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def check_target(path: str | Path, alpha: bool = False) -> str:
@@ -185,7 +188,8 @@ def _opened(encoded: bytes, path: Path) -> Iterator[Image.Image]:
             image.load()
     except UnidentifiedImageError as error:
         raise InputError(
-            f"{path} is not an image that can be read: its content is none of {', '.join(READABLE)}"
+            f"{path} is not an image that can be read: its content is none of {', '.join(READABLE)}; "
+            "export it as one of them"
         ) from error
     except _DAMAGE as error:
         raise InputError(

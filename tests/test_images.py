@@ -1,9 +1,11 @@
 """Any photograph in, the same kind of photograph out; every file here is made by the test that reads it."""
 
+import errno
 import io
 import struct
 import threading
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -492,6 +494,16 @@ def test_an_image_beyond_the_format_is_named(tmp_path):
     wide = images.from_array(np.zeros((1, 70_000, 3), np.uint8))
     with pytest.raises(InputError, match=r"JPEG cannot hold 70000 × 1 pixels.*use \.png"):
         images.write(tmp_path / "wide.jpg", wide)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"photo\.png cannot be written: No space left on device"):
+        images.write(tmp_path / "photo.png", images.from_array(scene()))
+    assert not list(tmp_path.iterdir())
 
 
 def test_nan_is_not_written_and_the_old_file_stays(tmp_path):
