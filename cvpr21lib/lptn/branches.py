@@ -110,7 +110,7 @@ class ReleasedMasking(Masking):
         # Everything here is pointwise, so a few rows at a time give the same values, and neither the enlarged
         # mask nor the block's 16 hidden channels (0.5 GB at 4K) ever exist at full size.
         height, width = band.shape[-2:]
-        step = factor * max(_CHUNK[band.device.type == "cpu"] // (factor * width), 1)
+        step = factor * max(_values_at_once(band.device) // (factor * width), 1)
         for top in range(0, height, step):
             rows = band[:, :, top : top + step]
             gain = enlarge(mask[:, :, top // factor : (top + step) // factor], factor, rows)
@@ -161,9 +161,12 @@ def enlarge(x: Tensor, factor: int, like: Tensor) -> Tensor:
     return x[..., : like.shape[-2], : like.shape[-1]]
 
 
-# Values of one channel handled at once by the released masking without gradients: on a CPU what fits its
-# second-level cache together with 16 hidden channels, elsewhere enough to keep the device busy.
-_CHUNK = {True: 2**14, False: 2**22}
+def _values_at_once(device: torch.device) -> int:
+    # Per channel, for the released masking without gradients. One thread likes what its second-level cache
+    # holds with 16 hidden channels; several threads wait for each other after every piece, and like few.
+    if device.type == "cpu":
+        return 2**15 if torch.get_num_threads() == 1 else 2**19
+    return 2**22
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
