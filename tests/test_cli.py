@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from cvpr21lib import cli, papers, record, runs
+from cvpr21lib import cli, demos, papers, record, runs
 from cvpr21lib.errors import InputError
 from cvpr21lib.options import Options
 
@@ -284,6 +285,8 @@ def test_results_of_a_missing_folder_or_damaged_record_are_refused(refused, tmp_
 def test_records_are_made_again_over_the_seeds_asked_for(room, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CVPR21_RUNS", str(tmp_path / "runs"))
     room.ARMS = {"ours": Knobs(), "theirs": Knobs("paper")}
+    # another process would not know this test's room
+    monkeypatch.setattr(demos, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
     assert cli.main(["records", "eps", "--folder", str(tmp_path), "--seeds", "0", "3"]) == 0
     made = record.read_many(tmp_path / "eps" / "demo.json")
     assert [(one.name, one.seed) for one in made] == [("ours", 0), ("theirs", 0), ("ours", 3), ("theirs", 3)]
