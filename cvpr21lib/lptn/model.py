@@ -57,7 +57,12 @@ class LPTN(nn.Module):
         """Translate `image` (N, 3, H, W), RGB in [0, 1]. Returns the same shape, not clamped.
 
         Any H and W from `pyramid.minimum_size(num_high)` on; smaller ones raise `InputError`.
+
+        Half precision is an option, not the default, as it is an approximation: call this inside
+        `torch.autocast(device_type, torch.bfloat16)`, which keeps the pyramid exact and only runs the
+        convolutions in 16 bits.
         """
+        _check_channels(image)
         *bands, low = decompose(image, self.num_high)
         translated = self.trans_low(low)
         if self.arch != "no_masking":
@@ -67,6 +72,7 @@ class LPTN(nn.Module):
 
     def explain(self, image: Tensor) -> Explanation:
         """All that `forward` computes on the way, for figures and tests; `image` as there."""
+        _check_channels(image)
         *bands, low = decompose(image, self.num_high)
         translated = self.trans_low(low)
         base_input, masks, refined = None, [], bands
@@ -114,6 +120,14 @@ class FullResolution(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Translate `image` (N, 3, H, W), RGB in [0, 1]. Returns the same shape, in (-1, 1)."""
         return self.trans_low(image)
+
+
+def _check_channels(image: Tensor) -> None:
+    if image.ndim == 4 and image.shape[1] != 3:
+        raise InputError(
+            f"the image has {image.shape[1]} channels; LPTN translates RGB, (N, 3, H, W). Repeat grey three "
+            "times, and keep an alpha channel aside (`translate` does both)."
+        )
 
 
 def load_official(path: str | Path) -> LPTN:

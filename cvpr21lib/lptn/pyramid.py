@@ -31,7 +31,7 @@ def decompose(image: Tensor, num_high: int) -> list[Tensor]:
     Band l has the size of the image halved l times (rounding up); bands are signed. Any floating type, any
     device, differentiable. H and W must be at least `minimum_size(num_high)`, else `InputError`.
     """
-    _check_size(image, num_high)
+    _check(image, num_high)
     pyramid, current = [], image
     for _ in range(num_high):
         smaller = down(current)
@@ -131,7 +131,12 @@ def _double(x: Tensor, axis: int) -> Tensor:
     return torch.stack([even, odd], axis + 1).flatten(axis, axis + 1)
 
 
-def _check_size(image: Tensor, num_high: int) -> None:
+def _check(image: Tensor, num_high: int) -> None:
+    if image.ndim != 4 or not image.is_floating_point():
+        raise InputError(
+            f"the image has shape {tuple(image.shape)} and type {image.dtype}; expected (N, C, H, W) of a "
+            "floating type, with values in [0, 1] for a photograph."
+        )
     if num_high < 1:
         raise InputError(f"num_high is {num_high}; a pyramid needs at least 1 level.")
     side = min(image.shape[-2:])

@@ -273,6 +273,23 @@ def test_image_too_small_for_the_levels_is_named():
         small()(torch.rand(1, 3, 8, 30))
 
 
+def test_what_is_not_a_batch_of_rgb_is_named():
+    with pytest.raises(InputError, match=r"has 4 channels.*RGB"):
+        small()(torch.rand(1, 4, 32, 32))
+    with pytest.raises(InputError, match=r"shape \(3, 32, 32\).*expected \(N, C, H, W\)"):
+        small()(torch.rand(3, 32, 32))
+    with pytest.raises(InputError, match="uint8; expected"):
+        small()(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_the_compiled_network_is_the_same():
+    net, image = small("released"), torch.rand(1, 3, 45, 38)
+    with torch.no_grad():
+        expected = net(image)
+        compiled = torch.compile(net, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(image), expected, rtol=0, atol=2e-6)
+
+
 def test_wrong_settings_are_named():
     with pytest.raises(InputError, match="'released', 'paper' or 'no_masking'"):
         LPTN(arch="published")
