@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cvpr21lib import atomic
+from cvpr21lib.errors import InputError
 
 
 class Scalars:
@@ -23,11 +25,12 @@ class Scalars:
         self.active = active
         if not active:
             return
-        path = Path(folder) / self.FILE_NAME
+        self._path = path = Path(folder) / self.FILE_NAME
         kept = [row for row in _rows(path) if int(row[0]) <= first_step]
-        with atomic.write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("step", "name", "value"), *kept])
-        self._file = path.open("a", newline="", encoding="utf-8")
+        with self._writing():
+            with atomic.write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows([("step", "name", "value"), *kept])
+            self._file = path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._board = _tensorboard(Path(folder) / "tensorboard", first_step)
 
@@ -44,11 +47,22 @@ class Scalars:
         """Append one line a value."""
         if not self.active:
             return
-        for name, value in values.items():
-            self._writer.writerow((step, name, repr(float(value))))
-            if self._board is not None:
-                self._board.add_scalar(name, value, step)
-        self._file.flush()
+        with self._writing():
+            for name, value in values.items():
+                self._writer.writerow((step, name, repr(float(value))))
+                if self._board is not None:
+                    self._board.add_scalar(name, value, step)
+            self._file.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self._path}: {error.strerror}. Make room or permission; the same call then "
+                "resumes from the last checkpoint"
+            ) from error
 
 
 def read(folder: str | Path, name: str) -> tuple[list[int], list[float]]:

@@ -322,3 +322,14 @@ def test_a_records_curves_are_thinned_and_keep_the_last_point(tmp_path):
     assert len(steps) == len(values) <= 50
     assert steps[-1] == 123
     assert values[-1] == pytest.approx(1 / 123, rel=1e-4)
+
+
+def test_curves_that_cannot_be_written_are_one_clear_error(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with scalars.Scalars(tmp_path) as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            with pytest.raises(InputError, match=r"cannot write .*scalars\.csv: File too large.*resumes"):
+                writer.write(1, {f"loss {number}": 0.5 for number in range(100)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
