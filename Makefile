@@ -5,12 +5,13 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 BOOK := $(BIN)/jupyter-book build --warningiserror --keep-going
 
-.PHONY: help reproduce test lint book records benchmarks browser clean
+.PHONY: help reproduce test lint book outputs records benchmarks browser clean
 
 help:
 	@echo "make reproduce    run every chapter on this machine, and build the book from what came out"
 	@echo "make test         run every check: style, types, tests, notebooks, the book in a browser"
 	@echo "make book         build the book from the outputs kept in the notebooks"
+	@echo "make outputs      run the notebooks and keep in them what came out"
 	@echo "make records      make the records in book/records again (long)"
 	@echo "make benchmarks   measure speed side by side with the references"
 	@echo "make clean        remove what was built; .venv, runs and data stay"
@@ -34,6 +35,9 @@ lint: $(INSTALLED)
 
 book: $(INSTALLED)
 	$(BOOK) .
+
+outputs: $(INSTALLED)
+	$(BIN)/python book/keep_outputs.py
 
 records: $(INSTALLED)
 	for paper in lptn; do $(BIN)/cvpr21 records $$paper || exit 1; done

@@ -197,12 +197,17 @@ def render(figure: Figure, width: int = WIDTH) -> bytes:
 
     Drawings become PNG. A figure that shows images becomes WebP, which is several times smaller.
     """
+    photographic = any(axis.images for axis in figure.axes)
     buffer = io.BytesIO()
     figure.savefig(
-        buffer, format="png", dpi=2 * width / figure.get_size_inches()[0], metadata={"Software": None}
+        buffer,
+        format="png",
+        dpi=2 * width / figure.get_size_inches()[0],
+        metadata={"Software": None},
+        pil_kwargs={"compress_level": 0 if photographic else 9},  # most of the time of a WebP otherwise
     )
     plt.close(figure)
-    if not any(axis.images for axis in figure.axes):
+    if not photographic:
         return buffer.getvalue()
     return _webp(Image.open(buffer).convert("RGB"), quality=85)
 
