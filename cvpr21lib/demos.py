@@ -34,7 +34,8 @@ FILE_NAME = "demo.json"
 def run_arms(recipe: ModuleType, options: Options, arms: Iterable[str]) -> dict[str, Record]:
     """Train each arm with one seed (or resume it, or find it finished), in a folder of its own.
 
-    One thread is used on the CPU: the numbers then do not depend on how many cores there are.
+    The records bear the arms' names. One thread is used on the CPU, so that the numbers do not depend on how
+    many cores there are.
     """
     done: dict[str, Record] = {}
     threads = torch.get_num_threads()
@@ -42,8 +43,9 @@ def run_arms(recipe: ModuleType, options: Options, arms: Iterable[str]) -> dict[
     try:
         for arm in arms:
             wanted = recipe.recipe(options, recipe.ARMS[arm])
-            here = replace(options, output_dir=folder(recipe, options, arm))
-            done[arm] = replace(runs.run(wanted, here), name=arm)
+            place = folder(recipe, options, arm)
+            done[arm] = replace(runs.run(wanted, replace(options, output_dir=place)), name=arm)
+            record.write(place / record.FILE_NAME, done[arm])
     finally:
         torch.set_num_threads(threads)
     return done

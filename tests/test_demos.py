@@ -47,7 +47,8 @@ def test_arms_are_kept_apart_and_given_their_names(recipe, experiment, tmp_path)
     fast, slow = experiment.values("fast", "error"), experiment.values("slow", "error")
     np.testing.assert_array_equal(experiment.gain("fast", "slow", "error"), fast - slow)
     where = demos.folder(recipe, Options(seed=2, output_dir=tmp_path), "fast")
-    assert record.read(where / record.FILE_NAME).numbers["error"] == fast[1]
+    kept = record.read(where / record.FILE_NAME)
+    assert (kept.name, kept.numbers["error"]) == ("fast", fast[1])
 
 
 def test_the_band_holds_the_seeds_it_was_made_of(experiment):
