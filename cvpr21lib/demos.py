@@ -1,7 +1,8 @@
 """A chapter's experiment: its arms live for one seed, and over several seeds from a record.
 
 A paper's recipe module names its arms, `ARMS: Mapping[str, Knobs]`. The live runs and the record are made by
-the same function here, and the record goes stale, visibly, when the code or the settings behind it change.
+the same function here, and the record goes stale, visibly, when the code, the data or the settings behind it
+change.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def folder(recipe: ModuleType, options: Options, arm: str) -> Path:
     """Where an arm leaves its files: below `output_dir`, one folder for each version of the code."""
     wanted = recipe.recipe(options, recipe.ARMS[arm])
     root = options.output_dir or options.folder(wanted.paper, arm).parent
-    return root / record.code_fingerprint(wanted.sources)[:8] / f"{arm}-seed{options.seed}"
+    return root / wanted.code_fingerprint()[:8] / f"{arm}-seed{options.seed}"
 
 
 def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> Path:
@@ -121,12 +122,11 @@ class Experiment:
         for arm in sorted(recorded & set(recipe.ARMS)):
             wanted = recipe.recipe(Options(), recipe.ARMS[arm])
             settings = record.plain(wanted.settings())
-            code = record.code_fingerprint(wanted.sources)
+            today = {"code": wanted.code_fingerprint(), "data": wanted.data().fingerprint()}
             for one in self.records:
                 if one.name != arm:
                     continue
-                # not the data's: the code makes them, and their last bits differ between machines
-                then = {"settings": one.settings["recipe"], "code": one.fingerprints["code"]}
-                apart = record.differences(then, {"settings": settings, "code": code})
+                then = {"settings": one.settings["recipe"], **one.fingerprints}
+                apart = record.differences(then, {"settings": settings, **today})
                 reasons += [f"{arm}, seed {one.seed}: {d.entry} {d.first!r}, now {d.second!r}" for d in apart]
         return reasons

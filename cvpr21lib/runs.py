@@ -74,6 +74,13 @@ class Phase(NamedTuple):
     loss: Callable[[Step], Loss]
 
 
+LOOP = 1
+"""Version of what this loop and its sampling do to a run's numbers; part of every code fingerprint.
+
+A change that changes numbers raises it, and so makes every record stale; a test holds a small run against
+kept numbers. Other changes to the loop leave the records alone."""
+
+
 class Recipe(ABC):
     """What a paper brings to a run. Must be picklable, since other processes may run it."""
 
@@ -92,7 +99,11 @@ class Recipe(ABC):
     checkpoint_every: int = 1000
     evaluate_every: int | None = None
     sources: Sequence[ModuleType] = ()
-    """Modules whose code makes the numbers: the record's code fingerprint."""
+    """Modules whose code makes the numbers, without this one."""
+
+    def code_fingerprint(self) -> str:
+        """Changes with the code of `sources` and with `LOOP`."""
+        return f"{record.code_fingerprint(self.sources)}-{LOOP}"
 
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
@@ -210,7 +221,7 @@ def _train(
                 numbers=numbers,
                 curves=curves(folder.path),
                 settings=_identity(recipe, options) | {"run": record.plain(options)},
-                fingerprints={"code": record.code_fingerprint(recipe.sources), "data": run.data_fingerprint},
+                fingerprints={"code": recipe.code_fingerprint(), "data": run.data_fingerprint},
                 wall_time_s=before + time.monotonic() - started,
             )
             folder.write_record(made)
@@ -228,7 +239,7 @@ class _Running:
         self.data = recipe.data()
         fingerprint = getattr(self.data, "fingerprint", None)
         self.data_fingerprint = fingerprint() if fingerprint else "none"
-        torch.manual_seed(mix(options.seed, "networks"))
+        _seed(fabric.device, mix(options.seed, "networks"))
         self.raw = recipe.networks()
         self.optimizers = recipe.optimizers(self.raw)
         self.networks: dict[str, nn.Module] = {}
@@ -265,7 +276,8 @@ class _Running:
                     Step(self.done, self.networks, next(batches)) for _ in range(self.options.accumulate)
                 ]
                 # after the loader, which draws a seed of its own when it starts
-                torch.manual_seed(mix(self.options.seed, "step", self.done, self.fabric.global_rank))
+                place = ("step", self.done, self.fabric.global_rank)
+                _seed(self.fabric.device, mix(self.options.seed, *place))
                 values: dict[str, Tensor] = {}
                 for phase in phases:
                     values |= self._update(phase, steps)
@@ -379,6 +391,13 @@ class _Running:
         return float(state["seconds"])
 
 
+def _seed(device: torch.device, seed: int) -> None:
+    """As `torch.manual_seed`, which formats a stack trace at every call where CUDA sleeps: a millisecond."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 def _identity(recipe: Recipe, options: Options) -> dict[str, Any]:
     """What makes two runs the same run: not where, on how many devices, or how long."""
     return record.plain({"recipe": recipe.settings(), "seed": options.seed, "precision": options.precision})
@@ -391,7 +410,7 @@ def _finished(recipe: Recipe, folder: RunFolder, target: int) -> Record | None:
     found = record.read(folder.record_path)
     if found.steps < target:
         return None
-    if found.fingerprints.get("code") != record.code_fingerprint(recipe.sources):
+    if found.fingerprints.get("code") != recipe.code_fingerprint():
         warnings.warn(
             f"the finished run in {folder.path} was made by other code than today's; "
             "resume=False makes it anew",

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from cvpr21lib import demos, launch, record
+from cvpr21lib import demos, launch, record, runs
 from cvpr21lib.errors import InputError
 from cvpr21lib.options import Options
-from tests.toy import Toy
+from tests.toy import Points, Toy
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,19 @@ def test_other_code_makes_a_record_stale(recipe, experiment, monkeypatch):
     monkeypatch.setattr(record, "code_fingerprint", lambda modules: "other")
     reasons = experiment.stale(recipe)
     assert len(reasons) == 6
-    assert all("now 'other'" in reason for reason in reasons)
+    assert all("now 'other-" in reason for reason in reasons)
+
+
+def test_a_loop_that_gives_other_numbers_makes_a_record_stale(recipe, experiment, monkeypatch):
+    monkeypatch.setattr(runs, "LOOP", runs.LOOP + 1)
+    assert len(experiment.stale(recipe)) == 6
+
+
+def test_other_data_make_a_record_stale(recipe, experiment, monkeypatch):
+    monkeypatch.setattr(Points, "fingerprint", lambda points: "others")
+    reasons = experiment.stale(recipe)
+    assert len(reasons) == 6
+    assert all("data 'points', now 'others'" in reason for reason in reasons)
 
 
 def test_a_missing_arm_is_named(experiment):

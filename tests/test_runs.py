@@ -68,6 +68,15 @@ def test_a_run_repeats_bit_for_bit_and_another_seed_differs(tmp_path):
     assert_same(final(tmp_path / "a"), final(tmp_path / "b"))
 
 
+def test_the_loops_numbers_are_those_of_its_version(tmp_path):
+    """A change that is meant to change numbers raises `runs.LOOP`, and writes the new ones here."""
+    assert runs.LOOP == 1
+    made = runs.run(Toy(), options(tmp_path))
+    assert made.numbers["error"] == pytest.approx(0.6166973, rel=1e-3)
+    distance = [2.359929, 2.326651, 0.840022, 1.430174, 0.777298, 0.619238]
+    assert scalars.read(tmp_path, "distance")[1][:6] == pytest.approx(distance, rel=1e-3)
+
+
 def test_a_run_cut_by_max_steps_continues_to_the_numbers_of_an_unbroken_one(tmp_path):
     whole = runs.run(Toy(), options(tmp_path / "whole"))
     part = runs.run(Toy(), options(tmp_path / "parts", max_steps=7))

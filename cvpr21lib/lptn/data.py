@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from cvpr21lib.lptn.photographs import Photographs, Pixels, Source
 from cvpr21lib.sampling import Draw
 
 
-class UnpairedCrops(Dataset[dict[str, Tensor]]):
-    """A crop of a source image and, from an image drawn among *all* targets, a crop at its own position.
+class Crops(Dataset[dict[str, Tensor]], ABC):
+    """Crops of source and target images; how the two belong together is up to the subclass.
 
     `sources`, `targets`: a folder, a sequence of arrays (H, W, 3), or a mapping from names to arrays.
     `crop`: side of the square crops in pixels; None gives crops of free size, 60-100 % of each side, equal
@@ -52,59 +53,59 @@ class UnpairedCrops(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.sources, self.targets = photographs.open(sources, cache), photographs.open(targets, cache)
         self.crop, self.augment = crop, augment
-        for images in (self.sources, self.targets):
-            _require_room(images, crop)
+        self._check()
 
     def __len__(self) -> int:
         return len(self.sources)
 
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         rng = random.Random(draw.seed)
-        source = self.sources[draw.index]
+        return _sample(rng, *self._cut(rng, draw.index), self.augment)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and sizes of all images that this set reads (for the record)."""
+        return _fingerprint(self.sources, self.targets)
+
+    @abstractmethod
+    def _check(self) -> None:
+        """Refuse images that do not fit."""
+
+    @abstractmethod
+    def _cut(self, rng: random.Random, index: int) -> tuple[Pixels, Pixels]:
+        """The crop of source `index`, and its target."""
+
+
+class UnpairedCrops(Crops):
+    """A crop of a source image and, from an image drawn among *all* targets, a crop at its own position."""
+
+    def _check(self) -> None:
+        for images in (self.sources, self.targets):
+            _require_room(images, self.crop)
+
+    def _cut(self, rng: random.Random, index: int) -> tuple[Pixels, Pixels]:
+        source = self.sources[index]
         target = self.targets[rng.randrange(len(self.targets))]
         size = crop_size(rng, source, target, self.crop)
         source = crop(source, *position(rng, source, *size), *size)
-        target = crop(target, *position(rng, target, *size), *size)
-        return _sample(rng, source, target, self.augment)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the names and sizes of all images that this set reads (for the record)."""
-        return _fingerprint(self.sources, self.targets)
+        return source, crop(target, *position(rng, target, *size), *size)
 
 
-class PairedCrops(Dataset[dict[str, Tensor]]):
+class PairedCrops(Crops):
     """The same crop of a source image and of its own retouched version (equal names, equal sizes).
 
-    For supervised training, which the paper does not do; parameters and samples as in `UnpairedCrops`.
-    Arrays given as sequences are paired by their order, everything else by name (without the suffix).
+    For supervised training, which the paper does not do. Arrays given as sequences are paired by their order,
+    everything else by name (without the suffix).
     """
 
-    def __init__(
-        self,
-        sources: Source,
-        targets: Source,
-        crop: int | None = 256,
-        augment: bool = True,
-        cache: bool = False,
-    ) -> None:
-        self.sources, self.targets = photographs.open(sources, cache), photographs.open(targets, cache)
-        self.crop, self.augment = crop, augment
+    def _check(self) -> None:
         _require_pairs(self.sources, self.targets)
-        _require_room(self.sources, crop)
+        _require_room(self.sources, self.crop)
 
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
-        rng = random.Random(draw.seed)
-        source, target = self.sources[draw.index], self.targets[draw.index]
+    def _cut(self, rng: random.Random, index: int) -> tuple[Pixels, Pixels]:
+        source, target = self.sources[index], self.targets[index]
         size = crop_size(rng, source, target, self.crop)
         corner = position(rng, source, *size)
-        return _sample(rng, crop(source, *corner, *size), crop(target, *corner, *size), self.augment)
-
-    def fingerprint(self) -> str:
-        """SHA-256 over the names and sizes of all images that this set reads (for the record)."""
-        return _fingerprint(self.sources, self.targets)
+        return crop(source, *corner, *size), crop(target, *corner, *size)
 
 
 class TestPairs(Dataset[dict[str, Any]]):

@@ -15,7 +15,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
 from torch.utils.data import Dataset
 
-from cvpr21lib import metrics, runs, sampling
+from cvpr21lib import metrics, runs
 from cvpr21lib.errors import InputError
 from cvpr21lib.lptn import branches, data, discriminator, expert, losses, model, photographs, pyramid
 from cvpr21lib.lptn.data import TestPairs
@@ -160,7 +160,7 @@ def recipe(options: Options, knobs: Knobs | None = None) -> Translation:
         base = replace(base, lambda_gan=0.0)
     if knobs.mode == "unpaired" and base.mode == "paired":
         # λ/s stays that of the released recipe (1000 at s = 256): see "balance" in the chapter
-        base = replace(base, lambda_gan=1.0, lambda_rec=1000.0 * base.crop / 256, lr=1e-3, steps=120)
+        base = replace(base, lambda_gan=1.0, lambda_rec=1000.0 * base.crop / 256, lr=1e-3, steps=100)
     settings = replace(base, **{name: value for name, value in asdict(knobs).items() if value is not None})
     _check(settings)
     return Translation(settings, options.profile, options.data_root)
@@ -176,9 +176,7 @@ class Translation(runs.Recipe):
 
     paper = "lptn"
     repeat = 100  # the official sampler shuffles 100 rounds over the data together
-    sources = (
-        model, branches, discriminator, pyramid, losses, data, photographs, expert, metrics, runs, sampling
-    )  # fmt: skip
+    sources = (model, branches, discriminator, pyramid, losses, data, photographs, expert, metrics)
 
     @property
     def name(self) -> str:  # type: ignore[override]

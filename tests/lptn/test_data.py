@@ -181,6 +181,14 @@ def test_the_fingerprint_follows_the_data(miniature_fivek, tmp_path):
     assert fingerprint(root) != fingerprint(twin)
     ones, zeros = np.ones((8, 8, 3), np.float32), np.zeros((8, 8, 3), np.float32)
     assert TestPairs([ones]).fingerprint() != TestPairs([zeros]).fingerprint()
+    half = np.full((8, 8, 3), 0.5, np.float32)
+    noise = half * np.random.default_rng(0).choice(np.float32([1 - 1e-7, 1, 1 + 1e-7]), half.shape)
+    assert (noise != half).any()
+    assert TestPairs([noise]).fingerprint() == TestPairs([half]).fingerprint(), "last bits do not count"
+    stripes = half + np.float32([-0.25, 0.25] * 4)[:, None, None]
+    assert TestPairs([stripes]).fingerprint() != TestPairs([half]).fingerprint(), (
+        "equal means, another spread"
+    )
 
 
 def test_hidden_files_of_macos_are_no_photographs(miniature_fivek):
