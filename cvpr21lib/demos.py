@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from cvpr21lib import record, runs
 from cvpr21lib.errors import InputError
@@ -66,7 +67,8 @@ def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> 
     """
     workers = min(len(seeds), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        made = [one for seed in pool.map(partial(_all_arms, slug), seeds) for one in seed]
+        results = pool.map(partial(_all_arms, slug), seeds)
+        made = [one for arms in tqdm(results, total=len(seeds), unit="seed", desc=slug) for one in arms]
     path = Path(folder) / slug / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     record.write_many(path, made)
@@ -75,7 +77,7 @@ def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> 
 
 def _all_arms(slug: str, seed: int) -> list[Record]:
     recipe = importlib.import_module(f"cvpr21lib.{slug}.recipe")
-    return list(run_arms(recipe, Options(seed=seed), recipe.ARMS).values())
+    return list(run_arms(recipe, Options(seed=seed, progress=False), recipe.ARMS).values())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ In a notebook::
     figures.style()                                           # once, at the top of a notebook
     figures.show(figures.grid(images, titles), alt=alt)       # a still picture with alternative text
     figures.frames(pictures, labels, name=name, alt=alt)      # a slider over precomputed frames
+    figures.panel(pictures, {name: labels, ...}, alt=alt)     # several sliders over their product
     figures.before_after(photo, result, name=name, alt=alt)   # a slider that wipes one over the other
 
 A picture is a torch tensor `(3, H, W)` or `(1, H, W)`, or an array `(H, W, 3)` or `(H, W)`, with values in
@@ -18,9 +19,10 @@ import base64
 import html
 import inspect
 import io
+import itertools
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -146,16 +148,35 @@ def frames(
     Pictures wider than `width` are reduced to it; smaller ones are enlarged by the browser, and below half
     the width their pixels stay visible as squares.
     """
-    if len(pictures) != len(labels) or not 0 <= start < len(labels):
+    return panel(pictures, {name: labels}, alt=alt, start=(start,), width=width)
+
+
+def panel(
+    pictures: Sequence[Picture],
+    axes: Mapping[str, Sequence[str]],
+    *,
+    alt: str,
+    start: Sequence[int] | None = None,
+    width: int = WIDTH,
+) -> Frames:
+    """One slider for each of the named `axes`, over one precomputed picture for every combination.
+
+    `axes` maps a slider's name to the labels of its positions; the pictures come in the order of
+    `itertools.product`, the last axis fastest. Everything else is as in `frames`.
+    """
+    sizes = tuple(len(labels) for labels in axes.values())
+    start = tuple(start) if start is not None else (0,) * len(sizes)
+    there = len(start) == len(sizes) and all(0 <= at < size for at, size in zip(start, sizes, strict=True))
+    if len(pictures) != math.prod(sizes) or not sizes or not there:
         raise InputError(
-            f"figures.frames '{name}': {len(pictures)} pictures, {len(labels)} labels, start {start}; "
-            "give as many labels as pictures, and start at one of them."
+            f"figures: {len(pictures)} pictures, {' x '.join(map(str, sizes)) or 0} labels, start {start}; "
+            "give a picture for each combination of labels, and start at one of them."
         )
     slides = [
-        _figure_html(picture, f"{alt}: {label}", label, width)
-        for picture, label in zip(pictures, labels, strict=True)
+        _figure_html(picture, f"{alt}: {', '.join(chosen)}", ", ".join(chosen), width)
+        for picture, chosen in zip(pictures, itertools.product(*axes.values()), strict=True)
     ]
-    return Frames(slides, name, labels, start)
+    return Frames(slides, axes, start)
 
 
 def before_after(
@@ -237,27 +258,47 @@ class Still:
 
 
 class Frames(ipywidgets.VBox):
-    """A slider above the picture it selects; without JavaScript, the cell's text says what would be seen."""
+    """Sliders above the picture they select; without JavaScript, the cell's text says what would be seen."""
 
-    def __init__(self, slides: Sequence[str], name: str, labels: Sequence[str], start: int) -> None:
-        full = ipywidgets.Layout(width="100%", height="auto", margin="0")
-        self.slider = ipywidgets.IntSlider(
-            value=start,
-            min=0,
-            max=len(slides) - 1,
-            readout=False,
-            layout=ipywidgets.Layout(flex="1", width="auto", min_width="0"),
-        )
-        self.stack = ipywidgets.Stack(
-            [ipywidgets.HTML(slide, layout=full) for slide in slides], selected_index=start, layout=full
-        )
-        self.link = ipywidgets.jslink((self.slider, "value"), (self.stack, "selected_index"))
-        self.summary = f"Interactive figure: {name}, {len(slides)} frames ({'; '.join(labels)})"
-        # Not the slider's `description`: in a page with MathJax 3, ipywidgets stops at typesetting one.
-        heading = ipywidgets.HTML(f"<b>{html.escape(name)}</b>", layout=ipywidgets.Layout(flex="none"))
-        bar = ipywidgets.HBox([heading, self.slider], layout=ipywidgets.Layout(max_width=f"{WIDTH}px"))
-        super().__init__([bar, self.stack], layout=ipywidgets.Layout(width="100%"))
+    def __init__(
+        self, slides: Sequence[str], axes: Mapping[str, Sequence[str]], start: Sequence[int]
+    ) -> None:
+        self.sliders = [
+            ipywidgets.IntSlider(
+                value=at,
+                min=0,
+                max=len(labels) - 1,
+                readout=False,
+                layout=ipywidgets.Layout(flex="1", width="auto", min_width="0"),
+            )
+            for at, labels in zip(start, axes.values(), strict=True)
+        ]
+        self.links: list[Any] = []
+        self.stack = self._stacked(slides, 0)
+        described = " × ".join(f"{name} ({'; '.join(labels)})" for name, labels in axes.items())
+        self.summary = f"Interactive figure: {len(slides)} frames, {described}"
+        bars = [self._bar(name, slider) for name, slider in zip(axes, self.sliders, strict=True)]
+        super().__init__([*bars, self.stack], layout=ipywidgets.Layout(width="100%"))
         self.add_class("cvpr21-frames")
+
+    def _stacked(self, slides: Sequence[str], axis: int) -> ipywidgets.Widget:
+        """The slides of one combination of the first `axis` sliders: a slide, or a stack of stacks."""
+        full = ipywidgets.Layout(width="100%", height="auto", margin="0")
+        if axis == len(self.sliders):
+            return ipywidgets.HTML(slides[0], layout=full)
+        slider = self.sliders[axis]
+        each = len(slides) // (slider.max + 1)
+        children = [self._stacked(slides[i : i + each], axis + 1) for i in range(0, len(slides), each)]
+        stack = ipywidgets.Stack(children, selected_index=slider.value, layout=full)
+        self.links.append(ipywidgets.jslink((slider, "value"), (stack, "selected_index")))
+        return stack
+
+    def _bar(self, name: str, slider: ipywidgets.IntSlider) -> ipywidgets.HBox:
+        # Not the slider's `description`: in a page with MathJax 3, ipywidgets stops at typesetting one.
+        width = "9em" if len(self.sliders) > 1 else "auto"
+        layout = ipywidgets.Layout(flex="none", width=width)
+        heading = ipywidgets.HTML(f"<b>{html.escape(name)}</b>", layout=layout)
+        return ipywidgets.HBox([heading, slider], layout=ipywidgets.Layout(max_width=f"{WIDTH}px"))
 
     def __repr__(self) -> str:
         return self.summary

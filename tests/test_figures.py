@@ -38,7 +38,8 @@ def test_a_slider_shows_every_picture_with_its_caption_and_alternative_text(phot
     labels = ["level 0", "level 1 & 2", "low-pass"]
     widget = figures.frames([photo, photo[::4, ::4], photo], labels, name="Level", alt="A <pilot>", start=1)
     assert len(widget.stack.children) == 3
-    assert (widget.slider.min, widget.slider.max, widget.slider.value) == (0, 2, 1)
+    (slider,) = widget.sliders
+    assert (slider.min, slider.max, slider.value) == (0, 2, 1)
     assert widget.stack.selected_index == 1
     assert [re.search(r'alt="([^"]*)"', markup)[1] for markup in markups(widget)] == [
         "A &lt;pilot&gt;: level 0",
@@ -50,9 +51,30 @@ def test_a_slider_shows_every_picture_with_its_caption_and_alternative_text(phot
 
 def test_the_slider_is_linked_to_the_pictures_in_the_browser(photo):
     widget = figures.frames([photo, photo], ["a", "b"], name="Choice", alt="A pilot")
-    assert widget.link.source == (widget.slider, "value")
-    assert widget.link.target == (widget.stack, "selected_index")
-    assert widget.link.get_state()["_model_module"] == "@jupyter-widgets/controls"
+    (link,) = widget.links
+    assert link.source == (widget.sliders[0], "value")
+    assert link.target == (widget.stack, "selected_index")
+    assert link.get_state()["_model_module"] == "@jupyter-widgets/controls"
+
+
+def test_several_sliders_choose_among_all_combinations(photo):
+    small = photo[::16, ::16]
+    pictures = [np.roll(small, 4 * i + j, 1) for i in range(2) for j in range(3)]
+    axes = {"row": ["r0", "r1"], "column": ["c0", "c1", "c2"]}
+    widget = figures.panel(pictures, axes, alt="A pilot", start=(1, 2))
+    for stack, children in ((widget.stack, 2), *((inner, 3) for inner in widget.stack.children)):
+        assert len(stack.children) == children
+    for i, inner in enumerate(widget.stack.children):
+        assert inner.selected_index == 2
+        for j, slide in enumerate(inner.children):
+            assert f'alt="A pilot: r{i}, c{j}"' in slide.value
+            np.testing.assert_array_equal(np.asarray(image_in(slide.value)), pictures[3 * i + j])
+    row, column = widget.sliders
+    targets = {id(link.target[0]): link.source[0] for link in widget.links}
+    assert targets[id(widget.stack)] is row
+    assert all(targets[id(inner)] is column for inner in widget.stack.children)
+    with pytest.raises(InputError, match="5 pictures, 2 x 3 labels"):
+        figures.panel(pictures[:5], axes, alt="A pilot")
 
 
 def test_pictures_fit_the_column_and_never_lose_their_shape():
@@ -92,7 +114,7 @@ def test_the_text_of_a_cell_says_what_would_be_seen(photo):
     labels = [f"a rather long label of step {step}" for step in range(9)]
     widget = figures.frames([photo] * 9, labels, name="Pyramid", alt="A pilot")
     text = widget._repr_mimebundle_()["text/plain"]
-    assert text.startswith("Interactive figure: Pyramid, 9 frames")
+    assert text.startswith("Interactive figure: 9 frames, Pyramid (")
     assert all(label in text for label in labels)
     assert repr(figures.show(photo, alt="A pilot")) == "Figure: A pilot"
 

@@ -48,17 +48,17 @@ def test_interactive_figures_follow_the_keyboard(visit, name):
     figures = page.locator(".cvpr21-frames").all()
     assert figures, "the chapter has no interactive figure"
     for figure in figures:
-        handle = figure.locator(".noUi-handle")
-        last = int(float(handle.get_attribute("aria-valuemax")))
-        handle.focus()
-        page.keyboard.press("Home")
-        seen = [shown(page, figure)]
-        for _ in range(last):
-            page.keyboard.press("ArrowRight")
-            seen.append(shown(page, figure, other_than=seen[-1]))
-        assert len(set(seen)) == last + 1
-        page.keyboard.press("Home")
-        assert shown(page, figure, other_than=seen[-1]) == seen[0]
+        for handle in figure.locator(".noUi-handle").all():
+            last = int(float(handle.get_attribute("aria-valuemax")))
+            handle.focus()
+            page.keyboard.press("Home")
+            seen = [shown(page, figure)]
+            for _ in range(last):
+                page.keyboard.press("ArrowRight")
+                seen.append(shown(page, figure, other_than=seen[-1]))
+            assert len(set(seen)) == last + 1
+            page.keyboard.press("Home")
+            assert shown(page, figure, other_than=seen[-1]) == seen[0]
 
 
 @pytest.mark.parametrize("paper", papers.all(), ids=lambda paper: paper.slug)
