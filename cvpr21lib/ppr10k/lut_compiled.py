@@ -71,11 +71,12 @@ class _Trilinear(torch.autograd.Function):
 
 def _lut_gradient(luts: Tensor, image: Tensor, upstream: Tensor) -> Tensor:
     scale, x, u = _scale(luts), _planes(image, luts), _planes(upstream, luts)
-    # A table for each piece: no thread waits for another, and the order of the sum is always the same.
-    count = -(-torch.get_num_threads() // len(luts))
-    sums = luts.new_zeros(len(luts), count, *luts.shape[2:], 4)
+    number, pixels = _extent(x)
+    # Few pieces, and a table for each: no thread waits for another, and the order of the sum does not change.
+    count = max(1, min(-(-torch.get_num_threads() // number), pixels // (_PIECE // 2)))
+    sums = luts.new_zeros(number, count, *luts.shape[2:], 4)
     tables = sums.numpy()
-    _share(lambda m, i, *span: _scatter(tables[m, i], scale, x[m], u[m], *span), *_extent(x), count)
+    _share(lambda m, i, *span: _scatter(tables[m, i], scale, x[m], u[m], *span), number, pixels, count)
     return sums.sum(1)[..., :3].permute(0, 4, 1, 2, 3)
 
 
@@ -126,9 +127,7 @@ def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
     try:
         return numba.njit(cache=True, **options)(function)
-    except (
-        RuntimeError
-    ):  # no folder to keep it in, neither beside this file nor the user's: make it each time
+    except RuntimeError:  # no folder can keep the code, neither beside this file nor the user's own
         return numba.njit(**options)(function)
 
 

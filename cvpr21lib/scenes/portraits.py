@@ -32,6 +32,7 @@ OUTLINE = (
 """Head and shoulders of the astronaut, (column, row) in pixels of her photograph."""
 BUST = (35, 17, 361, 345)
 """Left, top, right and bottom of the outline."""
+STATURE = (0.85, 1.15)
 HEADROOM = 0.06
 """What is left above a head that has no room, as a share of the frame's height."""
 COLLAR = 0.45
@@ -73,7 +74,7 @@ def session(group: int, photos: int = 5, long: int = 84) -> list[Portrait]:
     place, mirrored = PLACES[rng.integers(len(PLACES))], rng.random() < 0.5
     zoom, centre = rng.uniform(0.55, 0.9), rng.uniform(0, 1, 2)
     dye, skin = rng.uniform(0.25, 0.95, 3), rng.uniform(0.75, 1.1)
-    stature, stand = rng.uniform(0.85, 1.15), rng.uniform(0.35, 0.65)
+    stature, stand = rng.uniform(*STATURE), rng.uniform(0.4, 0.6)
     portraits = []
     for number in range(photos):
         wall = background(

@@ -37,13 +37,10 @@ sizes = pytest.mark.parametrize("size", SIZES)
 
 @pytest.fixture(autouse=True)
 def _threads(request) -> Iterator[None]:
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(
-        request.node.callspec.params.get("threads", 1) if hasattr(request.node, "callspec") else 1
-    )
+    before, parameters = torch.get_num_threads(), getattr(request.node, "callspec", None)
+    torch.set_num_threads(parameters.params.get("threads", 1) if parameters else 1)
     yield
-    torch.set_num_threads(before[0])
-    cv2.setNumThreads(before[1])
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
