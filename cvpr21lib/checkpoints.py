@@ -23,14 +23,22 @@ def load(path: str | Path) -> dict[str, Tensor]:
     Raises `InputError` for a file that is missing, empty, half-written, a web page, or not a state dict.
     """
     path = Path(path)
-    head = _head(path)
-    content = _read_safetensors(path) if head[8:9] == b"{" else _read_torch(path, head)
-    state = _unwrap(content)
+    state = _unwrap(read(path))
     _check_tensors(state, path)
     for prefix in ("_orig_mod.", "module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def read(path: str | Path) -> Any:
+    """What a `torch.save` or safetensors file holds, on the CPU, as it stands there. No code in it is run.
+
+    Raises `InputError` for a file that is missing, empty, half-written, a web page, or not weights.
+    """
+    path = Path(path)
+    head = _head(path)
+    return _read_safetensors(path) if head[8:9] == b"{" else _read_torch(path, head)
 
 
 def fit(module: nn.Module, state: Mapping[str, Tensor], *, source: str, drop: Iterable[str] = ()) -> None:

@@ -5,6 +5,8 @@
     cvpr21 results                                      the table of what was run
     cvpr21 records lptn                                 make the book's record of a chapter again
     cvpr21 translate PHOTO --weights FILE --out FILE    apply a trained LPTN to a photograph
+    cvpr21 retouch PHOTOS --weights FILE --out PLACE    apply a trained PPR10K to a photograph or a folder
+    cvpr21 evaluate ppr10k RESULTS --targets DIR        the paper's measures of a folder of results
 
 What is done stands in the shared rooms and the papers' rooms; here are only names, flags and exit codes:
 0 done, 2 something given does not fit, 130 and 143 stopped by Ctrl-C and SIGTERM. A paper's room, and with it
@@ -66,6 +68,10 @@ def _app(words: Sequence[str]) -> App:
     app.command(_results, name="results")
     app.command(_records, name="records")
     app.command(_translate, name="translate")
+    app.command(_retouch, name="retouch")
+    evaluate = App(name="evaluate", help="Measure a folder of results as a paper does.")
+    evaluate.command(_evaluate_ppr10k, name="ppr10k")
+    app.command(evaluate)
     return app
 
 
@@ -193,6 +199,68 @@ def _translate(photo: Path, /, *, weights: Path, out: Path, device: str | None =
     images.check_target(out, alpha=source.alpha is not None)
     translation = importlib.import_module("cvpr21lib.lptn.translate")
     images.write(out, translation.translate(source, weights, device=device))
+
+
+def _retouch(
+    photos: Path,
+    /,
+    *,
+    weights: Path,
+    out: Path,
+    luts: Path | None = None,
+    cube: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Apply a trained PPR10K retoucher to a photograph of any size, or to every photograph of a folder.
+
+    Parameters
+    ----------
+    photos
+        A photograph, or a folder of them. The same call again makes only what is missing in the folder.
+    weights
+        The retoucher.safetensors that one of our runs left, or an official classifier (with --luts).
+    out
+        Where the result goes, or the folder of results.
+    luts
+        The official file of LUTs that belongs to the classifier.
+    cube
+        For one photograph: also write its look as a .cube file, for a photographer's own tools.
+    device
+        Where to compute: cpu, cuda, cuda:1, mps. The best there is unless given.
+    """
+    retouching = importlib.import_module("cvpr21lib.ppr10k.retouch")
+    print(retouching.command(photos, weights, out, luts=luts, cube_path=cube, device=device))
+
+
+def _evaluate_ppr10k(
+    results: Path,
+    /,
+    *,
+    targets: Path,
+    masks: Path | None = None,
+    each: Annotated[bool, Parameter(negative="")] = False,
+    resize_masks: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """The five columns of PPR10K's table for a folder of retouched photographs, paired by name.
+
+    Parameters
+    ----------
+    results
+        The retouched photographs, named <group>_<index>.
+    targets
+        One expert's versions, by the same names.
+    masks
+        Human masks, by the same names; the human-centred columns need them.
+    each
+        Also a row for each photograph.
+    resize_masks
+        Resize masks of another size than their photograph, as the official script does.
+    """
+    evaluation = importlib.import_module("cvpr21lib.ppr10k.evaluate")
+    report = evaluation.evaluate(results, targets, masks, resize_masks=resize_masks)
+    print(report.table(each))
+    if report.failed:
+        raise InputError(f"{len(report.failed):,} photographs were not evaluated; they are named above")
 
 
 def _room(slug: str) -> ModuleType:

@@ -10,15 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cvpr21lib import images
+from cvpr21lib import images, inference
 from cvpr21lib.errors import InputError
 from cvpr21lib.images import Photo
 from cvpr21lib.lptn import model as networks
 
 Same = TypeVar("Same", Photo, np.ndarray, Image.Image, Tensor)
-
-#: How far floating-point values may lie outside [0, 1] before they are taken for values of another range.
-TOLERANCE = 1e-3
 
 
 @overload
@@ -65,22 +62,8 @@ def translate(image: Any, model: nn.Module | str | Path, *, device: str | None =
 
 def _network(model: nn.Module | str | Path, device: str | None) -> nn.Module:
     if isinstance(model, nn.Module):
-        return model if device is None else model.to(_device(device))
-    return networks.load_official(model).to(_device(device or _best_device()))
-
-
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device is {name!r}, which is not there ({reason}); try 'cpu'") from error
-    return device
+        return model if device is None else model.to(inference.device(device))
+    return networks.load_official(model).to(inference.device(device))
 
 
 def _pillow(image: Image.Image, network: nn.Module) -> Image.Image:
@@ -115,7 +98,6 @@ def _array(values: np.ndarray, network: nn.Module) -> np.ndarray:
     return out if colours is values else np.dstack([out, values[..., -1:]])
 
 
-@torch.no_grad()
 def _tensor(image: Tensor, network: nn.Module) -> Tensor:
     """`(C, H, W)` or `(N, C, H, W)` in, the same shape, type and device out (C = 1 becomes 3)."""
     if image.ndim not in (3, 4) or image.shape[-3] not in (1, 3, 4):
@@ -125,29 +107,11 @@ def _tensor(image: Tensor, network: nn.Module) -> Tensor:
         )
     if image.numel() == 0:
         raise InputError(f"there are no pixels in an image of the shape {tuple(image.shape)}")
-    _check_values(image)
+    inference.check_values(image)
     colours = image[..., :3, :, :]
     batch = (colours if image.ndim == 4 else colours[None]).expand(-1, 3, -1, -1)
     weights = next(network.parameters())
-    training = network.training
-    network.eval()
-    try:
+    with inference.evaluating(network):
         out = network(batch.to(weights)).clamp(0, 1).to(image)
-    finally:
-        network.train(training)
     out = out if image.ndim == 4 else out[0]
     return torch.cat([out, image[..., 3:, :, :]], -3) if image.shape[-3] == 4 else out
-
-
-def _check_values(image: Tensor) -> None:
-    if not image.is_floating_point():
-        raise InputError(
-            f"expected a tensor of floats in [0, 1], but got {image.dtype}; divide by its maximum"
-        )
-    low, high = image.aminmax()
-    if not (low.isfinite() and high.isfinite()):
-        raise InputError("the image holds NaN or infinite values; a photograph's lie in [0, 1]")
-    if low < -TOLERANCE or high > 1 + TOLERANCE:
-        raise InputError(
-            f"expected values in [0, 1], but they span [{low:.4g}, {high:.4g}]; rescale or clamp them first"
-        )

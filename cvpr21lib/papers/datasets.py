@@ -30,6 +30,7 @@ PPR10K = DataSet(
     "non-commercial research only; images and derived data may not be passed on",
     "Google Drive, OneDrive or Baidu Pan, by hand; 406 GB in all, 91 GB for the 360p images used in training",
     url="https://github.com/csjliang/PPR10K",
+    script="ppr10k",
 )
 VOC2012 = DataSet(
     "voc2012",

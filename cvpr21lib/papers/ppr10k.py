@@ -17,7 +17,7 @@ PAPER = Paper(
     venue="CVPR 2021",
     arxiv="2105.09180",
     code=Code("https://github.com/csjliang/PPR10K", "Apache-2.0"),
-    notebook=None,
+    notebook="notebooks/02_ppr10k.ipynb",
     claim=(
         "Retouch a whole portrait session with learned 3D colour tables, weighting the people more than the "
         "background and asking that two views of one photograph come out in the same colours."
