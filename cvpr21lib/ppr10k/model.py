@@ -49,22 +49,25 @@ class Retoucher(nn.Module):
             nn.init.ones_(bias.detach()[:1])
 
     @overload
-    def forward(self, image: Tensor, full: Tensor | None = None) -> Tensor: ...
+    def forward(self, image: Tensor, full: Tensor | None = None, *, views: int = 1) -> Tensor: ...
     @overload
     def forward(
-        self, image: Tensor, full: Tensor | None = None, *, with_weights: Literal[True]
+        self, image: Tensor, full: Tensor | None = None, *, views: int = 1, with_weights: Literal[True]
     ) -> tuple[Tensor, Tensor]: ...
     def forward(
-        self, image: Tensor, full: Tensor | None = None, *, with_weights: bool = False
+        self, image: Tensor, full: Tensor | None = None, *, views: int = 1, with_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Retouch `image`, or `full` as `image` asks for: both (N, 3, H, W) of any size, RGB in [0, 1].
 
         The LUTs are mixed first and applied once, which gives what the official K applications mixed
         afterwards give, at a K-th of the cost. Returns the shape of what was retouched, not clamped; with
-        `with_weights` also the weights (N, K), which training regularises (data-parallel training sees
-        calls of `forward` only).
+        `with_weights` also the weights (N, K), which training regularises.
+
+        `views`: so many equal parts of the batch are each seen by themselves, so that a batch norm takes its
+        statistics over one of them, as in the official code, which calls the network once for each view.
+        (Data-parallel training wants it in one call.)
         """
-        weights = self.weights(image)
+        weights = torch.cat([self.weights(part) for part in image.chunk(views)])
         out = lut.apply(lut.fuse(self.luts, weights), image if full is None else full)
         return (out, weights) if with_weights else out
 

@@ -1,4 +1,4 @@
-"""Training and judging PPR10K's retoucher: the paper's recipe and the demo, which differ in size and data only."""
+"""Training and judging PPR10K's retoucher: the paper's recipe and the demo, other in size and data only."""
 
 from __future__ import annotations
 
@@ -235,18 +235,16 @@ class Retouching(runs.Recipe):
     def _loss(self, step: Step) -> Loss:
         """The pixels of the first view, the colours of both, and what keeps the LUTs smooth and monotone."""
         batch, chosen = step.batch, self.chosen
-        source, target = batch["source"], batch["target"]
         network = step.networks["retoucher"]
-        inputs = torch.cat((source, batch["other"])) if chosen.glc else source
-        output, weights = network(inputs, with_weights=True)
-        first, first_weights = output[: len(source)], weights[: len(source)]
-        terms = {"pixel": self._pixel_loss(first, target, batch["mask"])}
-        if chosen.glc:
-            consistency = losses.glc(first, output[len(source) :], batch["corners"])
-            terms["glc"] = chosen.glc_weight * consistency
-        luts = getattr(network, "module", network).luts
+        views = [batch["source"], batch["other"]] if chosen.glc else [batch["source"]]
+        outputs, weights = network(torch.cat(views), views=len(views), with_weights=True)
+        first, *others = outputs.chunk(len(views))
+        terms = {"pixel": self._pixel_loss(first, batch["target"], batch["mask"])}
+        if others:
+            terms["glc"] = chosen.glc_weight * losses.glc(first, others[0], batch["corners"])
+        luts: Any = getattr(network, "module", network).luts
         terms["regulariser"] = losses.regulariser(
-            first_weights, luts, chosen.lambda_smooth, chosen.lambda_monotone
+            weights[: len(first)], luts, chosen.lambda_smooth, chosen.lambda_monotone
         )
         return Loss(terms)
 
@@ -271,26 +269,32 @@ def evaluate(network: nn.Module, test: Photos, fabric: Fabric) -> dict[str, floa
     precision = next(network.parameters()).dtype
     for i in range(fabric.global_rank, len(test), fabric.world_size):
         photo = test[i]
-        output = network(photo["source"][None].to(fabric.device, precision))[0].float().cpu()
-        rows[i] = torch.tensor(_measured(output, photo["target"], photo["mask"][0]), dtype=torch.float64)
+        rows[i] = _measured(network(photo["source"][None].to(fabric.device, precision))[0], photo)
     return _numbers(fabric.all_reduce(rows, reduce_op="sum").numpy(), test.photographs.names)  # type: ignore[union-attr]
 
 
-def _measured(output: Tensor, target: Tensor, mask: Tensor) -> list[float]:
+def evaluate_sources(test: Photos) -> dict[str, float]:
+    """The same numbers of the photographs as they are, not retouched."""
+    rows = torch.stack([_measured(test[i]["source"], test[i]) for i in range(len(test))])
+    return _numbers(rows.numpy(), test.photographs.names)
+
+
+def _measured(output: Tensor, photo: Mapping[str, Any]) -> Tensor:
     """One photograph's row: `metrics.Measures` flat, then PSNR on people and on the background."""
-    pred, wanted = (metrics.quantise(image.permute(1, 2, 0).numpy()) for image in (output, target))
-    human = mask.numpy() > 0
+    pred, wanted = (
+        metrics.quantise(image.float().cpu().permute(1, 2, 0).numpy()) for image in (output, photo["target"])
+    )
+    human = photo["mask"][0].numpy() > 0
     one = metrics.measure(pred, wanted, human)
-    assert one.psnr_hc is not None and one.delta_e_hc is not None  # there is a mask
     on_people = metrics.human_psnr(pred, wanted, human) if human.any() else np.nan
     behind = metrics.background_psnr(pred, wanted, human) if not human.all() else np.nan
-    means = (*one.mean_ab, *one.target_mean_ab)
-    return [one.psnr, one.delta_e, one.psnr_hc, one.delta_e_hc, *means, on_people, behind]
+    row = [one.psnr, one.delta_e, one.psnr_hc, one.delta_e_hc, *one.mean_ab, *one.target_mean_ab]
+    return torch.tensor([*row, on_people, behind], dtype=torch.float64)
 
 
 def _numbers(rows: np.ndarray[Any, Any], names: Sequence[str]) -> dict[str, float]:
     photos = {
-        name: metrics.Measures(*row[:4], tuple(row[4:6]), tuple(row[6:8]))
+        name: metrics.Measures(row[0], row[1], row[2], row[3], (row[4], row[5]), (row[6], row[7]))
         for name, row in zip(names, rows.tolist(), strict=True)
     }
     numbers = metrics.summary(photos)

@@ -39,7 +39,7 @@ COLLAR = 0.45
 """What lies lower, as a share of the bust's height, is the suit."""
 
 EXPOSURE, WARMTH, TINT = (-0.8, 0.0), 0.18, 0.06
-"""The camera's errors, in stops: the range of its exposure; red over blue, and magenta over green, up or down."""
+"""The camera's errors, in stops: its exposure's range; red over blue and magenta over green, up or down."""
 LIFT, CALM = 0.72, 1.08
 """The expert's gamma for people and for the rest."""
 WARM, COOL = np.array([1.06, 1.0, 0.93]), np.array([0.97, 1.0, 1.05])
@@ -77,14 +77,15 @@ def session(group: int, photos: int = 5, long: int = 84) -> list[Portrait]:
     stature, stand = rng.uniform(*STATURE), rng.uniform(0.4, 0.6)
     portraits = []
     for number in range(photos):
-        wall = background(
-            place, size, zoom * rng.uniform(0.9, 1.1), centre + rng.uniform(-0.1, 0.1, 2), mirrored
-        )
-        bust, mask = person(size, stature * rng.uniform(0.92, 1.08), stand + rng.uniform(-0.08, 0.08), rng.random() < 0.5)
+        nearer, moved = rng.uniform(0.9, 1.1), rng.uniform(-0.1, 0.1, 2)
+        wall = background(place, size, zoom * nearer, centre + moved, mirrored)
+        taller, aside, turned = rng.uniform(0.92, 1.08), rng.uniform(-0.08, 0.08), rng.random() < 0.5
+        bust, mask = person(size, stature * taller, stand + aside, turned)
         clean = np.where(mask[..., None], dressed(bust, mask, dye, skin), wall)
-        source = camera(clean, rng.uniform(*EXPOSURE), rng.uniform(-WARMTH, WARMTH), rng.uniform(-TINT, TINT), *rng.uniform(0.7, 0.95, 2))
-        images = (image.astype(np.float32) for image in (clean, source, expert(clean, mask)))
-        portraits.append(Portrait(f"{group}_{number}", *images, mask))
+        stops, warmth, tint = rng.uniform(*EXPOSURE), rng.uniform(-WARMTH, WARMTH), rng.uniform(-TINT, TINT)
+        source = camera(clean, stops, warmth, tint, *rng.uniform(0.7, 0.95, 2))
+        clean, source, target = (image.astype(np.float32) for image in (clean, source, expert(clean, mask)))
+        portraits.append(Portrait(f"{group}_{number}", clean, source, target, mask))
     return portraits
 
 
@@ -133,15 +134,17 @@ def dressed(bust: Image, mask: Image, dye: Image, skin: float) -> Image:
     return (bust + orange[..., None] * (cloth - bust)) ** (1 / skin)
 
 
-def camera(scene: Image, stops: float, warmth: float, tint: float, contrast: float, saturation: float) -> Image:
-    """What a camera makes of a scene, (H, W, 3) in [0, 1]: wrong light and white balance, then a flat curve."""
+def camera(
+    scene: Image, stops: float, warmth: float, tint: float, contrast: float, saturation: float
+) -> Image:
+    """What a camera makes of a scene, (H, W, 3) in [0, 1]: wrong light and white balance, a flat curve."""
     gains = 2 ** (stops + np.array([warmth + tint / 2, -tint, -warmth + tint / 2]))
     flat = 0.06 + 0.94 * contrast * _encoded(_linear(scene) * gains)
     return _saturated(flat, saturation)
 
 
 def expert(scene: Image, mask: Image) -> Image:
-    """The retouched scene, (H, W, 3) in [0, 1]: people and the rest apart, then contrast and colour for all."""
+    """The retouched scene, (H, W, 3) in [0, 1]: people and the rest apart, then contrast and colour."""
     apart = np.where(mask[..., None], scene**LIFT * WARM, scene**CALM * COOL).clip(0, 1)
     return _saturated(0.5 * apart**2 * (3 - 2 * apart) + 0.5 * apart, 1.15)
 
