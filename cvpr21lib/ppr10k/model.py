@@ -8,6 +8,7 @@ with the photograph. Parameter names are those of the official checkpoints; `wei
 from __future__ import annotations
 
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, overload
@@ -80,7 +81,7 @@ class Retoucher(nn.Module):
         return lut.fuse(self.luts, self.weights(image))
 
 
-class Predictor(nn.Module):
+class Predictor(nn.Module, ABC):
     """From an image (N, 3, H, W), RGB in [0, 1], to K weights (N, K); `thumbnail` is the side it looks at."""
 
     num_luts: int
@@ -88,9 +89,9 @@ class Predictor(nn.Module):
     model: nn.Module
 
     @property
+    @abstractmethod
     def last(self) -> nn.Module:
         """The layer whose outputs are the K weights."""
-        raise NotImplementedError
 
 
 class ResNet18Predictor(Predictor):

@@ -150,8 +150,12 @@ ARMS = {
     "hrp-glc": Knobs(hrp=True, glc=True),
     "3dlut-two-views": Knobs(hrp=False, glc=True, glc_weight=0.0),
     "hrp-two-views": Knobs(hrp=True, glc=True, glc_weight=0.0),
+    "hrp-2": Knobs(hrp=True, glc=False, hrp_weight=2.0),
+    "glc-3": Knobs(hrp=False, glc=True, glc_weight=3.0),
+    "hrp-glc-10": Knobs(hrp=True, glc=True, glc_weight=10.0),
 }
-"""The demo's arms. Those of two views see what the arms with glc see, without its loss."""
+"""The demo's arms. Those of two views see what the arms with glc see, without its loss; a number is the weight
+of hrp or glc where it is not the paper's."""
 LIVE = ("3dlut", "hrp", "hrp-glc")
 """The arms that the chapter trains before the reader's eyes."""
 

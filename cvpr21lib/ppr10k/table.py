@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cvpr21lib.ppr10k.lut import STRETCH
+
 Pixels = np.ndarray[Any, Any]
 
 #: Pixels that are looked up at a time: what is in between stays in the processor's cache.
@@ -45,7 +47,7 @@ def apply(lut: Tensor, image: Pixels) -> Pixels:
 def colours(lut: Tensor) -> Pixels:
     """The table: for every colour, at the index red + 256 · green + 65536 · blue, four bytes R, G, B, any."""
     size = lut.shape[-1]
-    place = np.arange(256) / 255 * ((size - 1) / 1.000001)
+    place = np.arange(256) / 255 * ((size - 1) / STRETCH)
     lower = np.minimum(place.astype(int), size - 2)
     cells = [(value, int(lower[value]), float(place[value] - lower[value])) for value in range(256)]
 
