@@ -28,7 +28,7 @@ from cvpr21lib.runs import Loss, Phase, Step
 from cvpr21lib.sampling import mix
 from cvpr21lib.scenes import portraits
 
-Backbone = Literal["resnet18", "light"]
+Backbone = Literal["resnet18", "light", "light_unpaired"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Settings:
     expert: Expert = "a"
     """Whose retouching is learned: a, b or c."""
     backbone: Backbone = "resnet18"
-    """The predictor: resnet18 (PPR10K) or light (3DLUT)."""
+    """The predictor: resnet18 (PPR10K), or one of 3DLUT's: light, light_unpaired."""
     pretrained: bool = True
     """Start ResNet-18 from ImageNet weights."""
     thumbnail: int = 256
-    """Side of what the light predictor looks at, pixels; ResNet-18 looks at 224."""
+    """Side of what a light predictor looks at, pixels; ResNet-18 looks at 224."""
     widths: tuple[int, ...] = (16, 32, 64, 128, 128)
-    """Channels of the light predictor."""
+    """Channels of a light predictor."""
     num_luts: int = 5
     """K."""
     lut_size: int = 33
@@ -116,7 +116,7 @@ class Knobs:
     expert: Expert | None = None
     """Full profile: whose retouching is learned, a, b or c."""
     backbone: Backbone | None = None
-    """resnet18 or light (demo: light; full: resnet18)."""
+    """resnet18, light or light_unpaired (demo: light; full: resnet18)."""
     pretrained: bool | None = None
     """Start ResNet-18 from ImageNet weights (demo: no; full: yes)."""
     num_luts: int | None = None
@@ -154,8 +154,8 @@ ARMS = {
     "glc-3": Knobs(hrp=False, glc=True, glc_weight=3.0),
     "hrp-glc-10": Knobs(hrp=True, glc=True, glc_weight=10.0),
 }
-"""The demo's arms. Those of two views see what the arms with glc see, without its loss; a number is the weight
-of hrp or glc where it is not the paper's."""
+"""The demo's arms. Those of two views see what the arms with glc see, without its loss; a number at the end
+is the weight of hrp or glc where it is not the paper's."""
 LIVE = ("3dlut", "hrp", "hrp-glc")
 """The arms that the chapter trains before the reader's eyes."""
 
@@ -317,7 +317,8 @@ def retoucher(settings: Settings) -> model.Retoucher:
     if settings.backbone == "resnet18":
         predictor = model.ResNet18Predictor(k, settings.pretrained)
     else:
-        predictor = model.LightPredictor(k, settings.thumbnail, settings.widths)
+        unpaired = settings.backbone == "light_unpaired"
+        predictor = model.LightPredictor(k, settings.thumbnail, settings.widths, unpaired)
     return model.Retoucher(predictor, settings.lut_size, settings.identity_start)
 
 
