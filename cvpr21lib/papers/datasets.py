@@ -38,18 +38,22 @@ VOC2012 = DataSet(
     "images under Flickr's terms",
     "plain download, VOCtrainval_11-May-2012.tar, about 2.0 GB",
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    script="voc2012",
 )
 SBD = DataSet(
     "sbd",
     "Semantic Boundaries Dataset (SBD)",
-    None,
+    "none given; asks to be cited",
     "plain download, benchmark.tgz, about 1.4 GB; its masks complete VOC's training set to 10,582 images",
+    url="http://home.bharathh.info/pubs/codes/SBD/download.html",
+    script="voc2012",
 )
 PFAN_SALIENCY = DataSet(
     "pfan_saliency",
     "PFAN saliency maps for VOC and COCO",
     None,
     "Google Drive archives linked in the official README; PFAN itself was trained with pixel masks (DUTS)",
+    script="saliency",
 )
 COCO2014 = DataSet(
     "coco2014",
@@ -57,6 +61,7 @@ COCO2014 = DataSet(
     "annotations CC BY 4.0; images under Flickr's terms",
     "plain download: train2014.zip 13 GB, val2014.zip 6 GB, annotations_trainval2014.zip 241 MB",
     url="https://cocodataset.org",
+    script="coco2014",
 )
 COCO2017 = DataSet(
     "coco2017",

@@ -1,0 +1,1 @@
+"""Semantic segmentation: what the chapters on it share."""
