@@ -2,6 +2,7 @@
 
     cvpr21 papers                                       which papers there are, and which chapters are written
     cvpr21 run lptn --profile full --data-root DIR      one run of a paper's recipe
+    cvpr21 run eps-stage2 --masks DIR ...               the second stage of a paper that has two
     cvpr21 results                                      the table of what was run
     cvpr21 records lptn                                 make the book's record of a chapter again
     cvpr21 translate PHOTO --weights FILE --out FILE    apply a trained LPTN to a photograph
@@ -31,6 +32,9 @@ from cvpr21lib.options import Options
 
 if TYPE_CHECKING:
     from cvpr21lib.record import Record
+
+STAGES = {"eps-stage2": "cvpr21lib.eps.stage2"}
+"""Recipes that come after a paper's first one, by what they are called here."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -62,8 +66,9 @@ def _app(words: Sequence[str]) -> App:
         name="run", help="Train and evaluate by a paper's recipe, continue a run, or show a finished one."
     )
     for paper in papers.all():
-        command = _run(paper.slug) if list(words[:2]) == ["run", paper.slug] else _unwanted
-        run.command(command, name=paper.slug, help=paper.title, sort_key=paper.number)
+        for name in (paper.slug, *(name for name in STAGES if name.startswith(f"{paper.slug}-"))):
+            command = _run(name) if list(words[:2]) == ["run", name] else _unwanted
+            run.command(command, name=name, help=paper.title, sort_key=paper.number)
     app.command(run)
     app.command(_results, name="results")
     app.command(_records, name="records")
@@ -91,9 +96,9 @@ def _papers(*, markdown: bool = False) -> None:
         print(f"{paper.number}  {paper.slug:<10}  {paper.title}\n   {'':<10}  {paper.url}  {state}")
 
 
-def _run(slug: str) -> Callable[..., None]:
-    """The command that runs a paper; its flags are the fields of the room's `Knobs` and of `Options`."""
-    room = _room(slug)
+def _run(name: str) -> Callable[..., None]:
+    """The command that runs a recipe; its flags are the fields of its module's `Knobs` and of `Options`."""
+    room = importlib.import_module(STAGES[name]) if name in STAGES else _room(name)
     default_knobs, default_options = room.Knobs(), Options()
 
     def run(*, knobs: Any = default_knobs, options: Options = default_options) -> None:

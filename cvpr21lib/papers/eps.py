@@ -17,7 +17,7 @@ PAPER = Paper(
     venue="CVPR 2021",
     arxiv="2105.08965",
     code=Code("https://github.com/halbielee/EPS", "none given"),
-    notebook=None,
+    notebook="notebooks/03_eps.ipynb",
     claim=(
         "With image labels alone a classifier takes the rails for part of the train. Let a class-agnostic saliency "
         "map supervise the sum of its class maps, pixel by pixel, and the context falls away."
