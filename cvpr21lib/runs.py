@@ -134,6 +134,29 @@ class Recipe(ABC):
         """The numbers of the record. Called on every process; each must return the same numbers."""
 
 
+class ChosenRecipe(Recipe):
+    """A recipe whose numbers are the fields of a frozen dataclass, `chosen`, and of nothing else."""
+
+    chosen: Any
+    """Has `steps`, `batch_size`, `workers`, and perhaps `evaluate_every`."""
+
+    @property
+    def steps(self) -> int:  # type: ignore[override]
+        return self.chosen.steps
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]
+        return self.chosen.batch_size
+
+    @property
+    def workers(self) -> int:  # type: ignore[override]
+        return self.chosen.workers
+
+    @property
+    def evaluate_every(self) -> int | None:  # type: ignore[override]
+        return getattr(self.chosen, "evaluate_every", None)
+
+
 class NonFiniteLoss(InputError):
     """A loss became NaN or infinite; nothing was updated with it."""
 

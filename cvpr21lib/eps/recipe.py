@@ -210,7 +210,7 @@ def recipe(options: Options, knobs: Knobs | None = None) -> PseudoMasks:
 
 
 @dataclass(frozen=True)
-class PseudoMasks(runs.Recipe):
+class PseudoMasks(runs.ChosenRecipe):
     """Train a classifier on image labels (and saliency), and judge the pseudo-masks that it makes."""
 
     chosen: Settings
@@ -234,18 +234,6 @@ class PseudoMasks(runs.Recipe):
         """E.g. "eps-voc12"; what else differs stands in the settings."""
         where = "scenes" if self.profile == "demo" else self.chosen.dataset
         return f"{self.chosen.method}-{where}"
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        return self.chosen.steps
-
-    @property
-    def batch_size(self) -> int:  # type: ignore[override]
-        return self.chosen.batch_size
-
-    @property
-    def workers(self) -> int:  # type: ignore[override]
-        return self.chosen.workers
 
     def settings(self) -> Mapping[str, Any]:
         return {"profile": self.profile, **asdict(self.chosen)}

@@ -143,7 +143,7 @@ def recipe(options: Options, knobs: Knobs | None = None) -> Segmentation:
 
 
 @dataclass(frozen=True)
-class Segmentation(runs.Recipe):
+class Segmentation(runs.ChosenRecipe):
     """Train DeepLab on the pseudo-masks of the training images and judge it by ground truth on val."""
 
     chosen: Settings
@@ -161,18 +161,6 @@ class Segmentation(runs.Recipe):
     def name(self) -> str:  # type: ignore[override]
         """E.g. "deeplab-v2-resnet101-voc12"; what else differs stands in the settings."""
         return f"deeplab-{self.chosen.version}-{self.chosen.backbone}-{self.chosen.dataset}"
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        return self.chosen.steps
-
-    @property
-    def batch_size(self) -> int:  # type: ignore[override]
-        return self.chosen.batch_size
-
-    @property
-    def workers(self) -> int:  # type: ignore[override]
-        return self.chosen.workers
 
     def settings(self) -> Mapping[str, Any]:
         """The settings; the initial weights and the masks by what they are, not by where they lie."""

@@ -167,7 +167,7 @@ def recipe(options: Options, knobs: Knobs | None = None) -> Translation:
 
 
 @dataclass(frozen=True)
-class Translation(runs.Recipe):
+class Translation(runs.ChosenRecipe):
     """Train a translator on crops of two domains, and judge it on whole test pairs."""
 
     chosen: Settings
@@ -183,22 +183,6 @@ class Translation(runs.Recipe):
         """E.g. "released-L3" or "paper-L4-unpaired"; what else differs stands in the settings."""
         levels = "" if self.chosen.arch == "full_resolution" else f"-L{self.chosen.num_high}"
         return f"{self.chosen.arch}{levels}-{self.chosen.mode}"
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        return self.chosen.steps
-
-    @property
-    def batch_size(self) -> int:  # type: ignore[override]
-        return self.chosen.batch_size
-
-    @property
-    def workers(self) -> int:  # type: ignore[override]
-        return self.chosen.workers
-
-    @property
-    def evaluate_every(self) -> int | None:  # type: ignore[override]
-        return self.chosen.evaluate_every
 
     def settings(self) -> Mapping[str, Any]:
         return {"profile": self.profile, **asdict(self.chosen)}

@@ -174,7 +174,7 @@ def recipe(options: Options, knobs: Knobs | None = None) -> Retouching:
 
 
 @dataclass(frozen=True)
-class Retouching(runs.Recipe):
+class Retouching(runs.ChosenRecipe):
     """Train a retoucher on views of portraits, and judge it on whole photographs of other sessions."""
 
     chosen: Settings
@@ -189,22 +189,6 @@ class Retouching(runs.Recipe):
         """E.g. "3dlut-hrp-glc-a"; what else differs stands in the settings."""
         parts = ("3dlut", "hrp" * self.chosen.hrp, "glc" * self.chosen.glc, self.chosen.expert)
         return "-".join(part for part in parts if part)
-
-    @property
-    def steps(self) -> int:  # type: ignore[override]
-        return self.chosen.steps
-
-    @property
-    def batch_size(self) -> int:  # type: ignore[override]
-        return self.chosen.batch_size
-
-    @property
-    def workers(self) -> int:  # type: ignore[override]
-        return self.chosen.workers
-
-    @property
-    def evaluate_every(self) -> int | None:  # type: ignore[override]
-        return self.chosen.evaluate_every
 
     def settings(self) -> Mapping[str, Any]:
         return {"profile": self.profile, **asdict(self.chosen)}
