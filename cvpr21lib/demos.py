@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,11 +45,18 @@ def run_arms(recipe: ModuleType, options: Options, arms: Iterable[str]) -> dict[
         for arm in arms:
             wanted = recipe.recipe(options, recipe.ARMS[arm])
             place = folder(recipe, options, arm)
-            done[arm] = replace(runs.run(wanted, replace(options, output_dir=place)), name=arm)
+            made = runs.run(wanted, replace(options, output_dir=place))
+            done[arm] = replace(made, name=arm, settings=_placeless(made.settings))
             record.write(place / record.FILE_NAME, done[arm])
     finally:
         torch.set_num_threads(threads)
     return done
+
+
+def _placeless(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the folders of the machine that the run was made on: a record is read on others."""
+    run = {**settings["run"], "output_dir": None, "data_root": None}
+    return {**settings, "run": run}
 
 
 def folder(recipe: ModuleType, options: Options, arm: str) -> Path:

@@ -28,7 +28,7 @@ def test_a_darker_look_sinks_towards_the_black_corner():
     assert dark[1] > bright[1] + 20
 
 
-@pytest.mark.parametrize("reach", [-0.2, 1.2])
+@pytest.mark.parametrize("reach", [-0.1, 1.1])
 def test_colours_outside_the_cube_stay_in_the_picture(reach):
     image = picture.colour_cube(torch.full((3, 2, 2, 2), reach), points=2, size=200)
     assert (image[[0, -1]] == 255).all()
@@ -38,4 +38,4 @@ def test_colours_outside_the_cube_stay_in_the_picture(reach):
 
 def test_the_size_of_the_table_does_not_matter_for_a_smooth_look():
     first, second = (picture.colour_cube(lut.identity(size) * 0.8) for size in (5, 33))
-    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first.astype(int), second, atol=1)
