@@ -22,9 +22,9 @@ Image = np.ndarray[Any, Any]
 def colour_cube(lut: Tensor, *, points: int = 9, size: int = 360) -> Image:
     """Where `lut` (3, D, D, D) takes a regular grid of colours: uint8 (size, size, 3) on white.
 
-    The cube stands on its black corner, white on top. Each of `points`^3 input colours is a dot at the place
-    of its *output* colour, painted in it: the identity shows a regular grid. The outline holds all colours
-    that can be displayed, [0, 1]^3.
+    The cube stands on its black corner, white on top. Each of the input colours, `points` a side, is a dot at
+    the place of its *output* colour, painted in it: the identity shows a regular grid. The outline holds all
+    colours that can be displayed.
     """
     grid = F.interpolate(
         lut[None].detach().float().cpu(), (points,) * 3, mode="trilinear", align_corners=True
