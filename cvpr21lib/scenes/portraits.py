@@ -32,7 +32,8 @@ OUTLINE = (
 """Head and shoulders of the astronaut, (column, row) in pixels of her photograph."""
 BUST = (35, 17, 361, 345)
 """Left, top, right and bottom of the outline."""
-STATURE = (0.85, 1.15)
+STATURE = (0.75, 1.0)
+"""Height of the bust, in geometric means of the frame's sides."""
 HEADROOM = 0.06
 """What is left above a head that has no room, as a share of the frame's height."""
 COLLAR = 0.45
@@ -40,10 +41,8 @@ COLLAR = 0.45
 
 EXPOSURE, WARMTH, TINT = (-0.8, 0.0), 0.18, 0.06
 """The camera's errors, in stops: its exposure's range; red over blue and magenta over green, up or down."""
-LIFT, CALM = 0.72, 1.08
-"""The expert's gamma for people and for the rest."""
-WARM, COOL = np.array([1.06, 1.0, 0.93]), np.array([0.97, 1.0, 1.05])
-"""His gains of R, G, B for people and for the rest."""
+PEOPLE, REST = np.array([0.62, 0.5, 0.34]), np.array([-0.31, -0.25, -0.15])
+"""Stops that the expert adds to R, G, B: people lighter and warmer, the rest darker and cooler."""
 LUMA = np.array([0.2126, 0.7152, 0.0722])
 """ITU-R BT.709."""
 
@@ -145,8 +144,8 @@ def camera(
 
 def expert(scene: Image, mask: Image) -> Image:
     """The retouched scene, (H, W, 3) in [0, 1]: people and the rest apart, then contrast and colour."""
-    apart = np.where(mask[..., None], scene**LIFT * WARM, scene**CALM * COOL).clip(0, 1)
-    return _saturated(0.5 * apart**2 * (3 - 2 * apart) + 0.5 * apart, 1.15)
+    exposed = _encoded(_linear(scene) * 2 ** np.where(mask[..., None], PEOPLE, REST))
+    return _saturated(0.5 * exposed**2 * (3 - 2 * exposed) + 0.5 * exposed, 1.15)
 
 
 def _saturated(image: Image, factor: float) -> Image:
