@@ -22,7 +22,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -314,9 +315,10 @@ class _Running:
 
     def _update(self, phase: Phase, steps: Sequence[Step]) -> dict[str, Tensor]:
         """One optimiser step; the gradients of the (micro-)batches are averaged."""
-        for name, parameters in self.trained.items():
-            for parameter in parameters:
-                parameter.requires_grad_(name == phase.network)
+        if len(self.trained) > 1:  # what is not updated needs no gradients
+            for name, parameters in self.trained.items():
+                for parameter in parameters:
+                    parameter.requires_grad_(name == phase.network)
         optimizer = self.wrapped[phase.network]
         optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
@@ -324,11 +326,11 @@ class _Running:
             waiting = step is not steps[-1]
             with self.fabric.no_backward_sync(self.networks[phase.network], enabled=waiting):  # type: ignore[arg-type]
                 loss = phase.loss(step)
-                total = sum(loss.terms.values(), start=torch.zeros((), device=self.fabric.device))
+                total = reduce(add, loss.terms.values())
                 self._require_finite(loss.terms, total)
-                self.fabric.backward(total / len(steps))
+                self.fabric.backward(total if len(steps) == 1 else total / len(steps))
             for name, value in (*loss.terms.items(), *loss.watched.items()):
-                share = value.detach() / len(steps)
+                share = value.detach() if len(steps) == 1 else value.detach() / len(steps)
                 sums[name] = sums[name] + share if name in sums else share
         optimizer.step()
         return sums
@@ -365,7 +367,8 @@ class _Running:
             worker_init_fn=launch.ignore_interrupts,
             pin_memory=self.fabric.device.type == "cuda",
         )
-        return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        elsewhere = self.fabric.device.type != "cpu"
+        return self.fabric.setup_dataloaders(loader, use_distributed_sampler=False, move_to_device=elsewhere)
 
     def evaluate(self) -> dict[str, float]:
         for network in self.raw.values():
