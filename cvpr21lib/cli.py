@@ -180,7 +180,7 @@ def _records(
     _room(slug)
     from cvpr21lib import demos
 
-    print(demos.make_record(slug, folder, seeds or demos.SEEDS))
+    print(demos.make_record(slug, folder, seeds))
 
 
 def _translate(photo: Path, /, *, weights: Path, out: Path, device: str | None = None) -> None:

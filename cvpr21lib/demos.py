@@ -1,13 +1,15 @@
 """A chapter's experiment: its arms live for one seed, and over several seeds from a record.
 
-A paper's recipe module names its arms, `ARMS: Mapping[str, Knobs]`. The live runs and the record are made by
-the same function here, and the record goes stale, visibly, when the code, the data or the settings behind it
-change.
+A paper's room says what is run in its module `demo`, or in `recipe` where that has room for both profiles:
+`ARMS: Mapping[str, Knobs]`, `recipe(options, knobs)`, and `SEEDS` where they are not those below. The live
+runs and the record are made by the same function here, and the record goes stale, visibly, when the code, the
+data or the settings behind it change.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import multiprocessing
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +32,14 @@ from cvpr21lib.record import Record
 SEEDS = tuple(range(8))
 """Reported seeds. Learning rates and the like were chosen on seeds from 100 on."""
 FILE_NAME = "demo.json"
+
+
+def module(slug: str) -> ModuleType:
+    """Where a paper's arms are; see above."""
+    room = f"cvpr21lib.{slug}"
+    return importlib.import_module(
+        f"{room}.demo" if importlib.util.find_spec(f"{room}.demo") else f"{room}.recipe"
+    )
 
 
 def run_arms(recipe: ModuleType, options: Options, arms: Iterable[str]) -> dict[str, Record]:
@@ -66,16 +76,17 @@ def folder(recipe: ModuleType, options: Options, arm: str) -> Path:
     return root / wanted.code_fingerprint()[:8] / f"{arm}-seed{options.seed}"
 
 
-def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> Path:
+def make_record(slug: str, folder: str | Path, seeds: Sequence[int] | None = None) -> Path:
     """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`.
 
     Each seed is one process, as many at a time as there are cores. A call that was broken off continues
     where it stopped.
     """
-    workers = min(len(seeds), os.cpu_count() or 1)
+    reported: Sequence[int] = seeds or getattr(module(slug), "SEEDS", SEEDS)
+    workers = min(len(reported), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(partial(_all_arms, slug), seeds)
-        made = [one for arms in tqdm(results, total=len(seeds), unit="seed", desc=slug) for one in arms]
+        results = pool.map(partial(_all_arms, slug), reported)
+        made = [one for arms in tqdm(results, total=len(reported), unit="seed", desc=slug) for one in arms]
     path = Path(folder) / slug / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     record.write_many(path, made)
@@ -83,7 +94,7 @@ def make_record(slug: str, folder: str | Path, seeds: Sequence[int] = SEEDS) -> 
 
 
 def _all_arms(slug: str, seed: int) -> list[Record]:
-    recipe = importlib.import_module(f"cvpr21lib.{slug}.recipe")
+    recipe = module(slug)
     return list(run_arms(recipe, Options(seed=seed, progress=False), recipe.ARMS).values())
 
 

@@ -72,7 +72,9 @@ class Phase(NamedTuple):
 
     network: str
     """The network that is updated, by the optimiser of the same name."""
-    loss: Callable[[Step], Loss]
+    loss: Callable[[Step], Loss | Iterator[Loss]]
+    """Of several losses, each is propagated back before the next one is asked for, and the gradients add up:
+    what only the first one needs is gone by then."""
 
 
 LOOP = 1
@@ -124,7 +126,8 @@ class Recipe(ABC):
 
     @abstractmethod
     def data(self) -> Dataset[Any]:
-        """The training data, indexed by `sampling.Draw`; it may have `fingerprint() -> str`."""
+        """The training data, indexed by `sampling.Draw`. It may have `fingerprint() -> str`, and `collate`,
+        which makes a batch of a list of samples."""
 
     @abstractmethod
     def phases(self) -> Sequence[Phase]:
@@ -325,13 +328,15 @@ class _Running:
         for step in steps:
             waiting = step is not steps[-1]
             with self.fabric.no_backward_sync(self.networks[phase.network], enabled=waiting):  # type: ignore[arg-type]
-                loss = phase.loss(step)
-                total = reduce(add, loss.terms.values())
-                self._require_finite(loss.terms, total)
-                self.fabric.backward(total if len(steps) == 1 else total / len(steps))
-            for name, value in (*loss.terms.items(), *loss.watched.items()):
-                share = value.detach() if len(steps) == 1 else value.detach() / len(steps)
-                sums[name] = sums[name] + share if name in sums else share
+                losses = phase.loss(step)
+                for loss in [losses] if isinstance(losses, Loss) else losses:
+                    total = reduce(add, loss.terms.values())
+                    self._require_finite(loss.terms, total)
+                    self.fabric.backward(total if len(steps) == 1 else total / len(steps))
+                    for name, value in (*loss.terms.items(), *loss.watched.items()):
+                        share = value.detach() if len(steps) == 1 else value.detach() / len(steps)
+                        sums[name] = sums[name] + share if name in sums else share
+                    del loss, total
         optimizer.step()
         return sums
 
@@ -365,6 +370,7 @@ class _Running:
             batch_sampler=batches,
             num_workers=workers,
             worker_init_fn=launch.ignore_interrupts,
+            collate_fn=getattr(self.data, "collate", None),
             pin_memory=self.fabric.device.type == "cuda",
         )
         elsewhere = self.fabric.device.type != "cpu"
