@@ -82,7 +82,7 @@ def make_record(slug: str, folder: str | Path, seeds: Sequence[int] | None = Non
     Each seed is one process, as many at a time as there are cores. A call that was broken off continues
     where it stopped.
     """
-    reported: Sequence[int] = seeds or getattr(module(slug), "SEEDS", SEEDS)
+    reported: Sequence[int] = getattr(module(slug), "SEEDS", SEEDS) if seeds is None else seeds
     workers = min(len(reported), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         results = pool.map(partial(_all_arms, slug), reported)
@@ -96,6 +96,41 @@ def make_record(slug: str, folder: str | Path, seeds: Sequence[int] | None = Non
 def _all_arms(slug: str, seed: int) -> list[Record]:
     recipe = module(slug)
     return list(run_arms(recipe, Options(seed=seed, progress=False), recipe.ARMS).values())
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much an arm's number exceeds another's, paired over the seeds."""
+
+    arm: str
+    over: str
+    number: str
+    values: np.ndarray[Any, Any]
+    """One for each seed."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the mean lies with 95 % confidence, by a paired t-test."""
+        from scipy import stats
+
+        reach = float(stats.sem(self.values) * stats.t.ppf(0.975, len(self.values) - 1))
+        return self.mean - reach, self.mean + reach
+
+    def signed(self, sign: int) -> bool:
+        """Whether it has this sign, +1 or -1, in every seed."""
+        return bool((np.sign(self.values) == sign).all())
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        alike = int((np.sign(self.values) == np.sign(self.mean)).sum())
+        return (
+            f"{self.number}: {self.arm} over {self.over} {self.mean:+.2f} [{low:+.2f}, {high:+.2f}], "
+            f"{alike} of {len(self.values)} seeds"
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +161,10 @@ class Experiment:
     def gain(self, arm: str, over: str, number: str) -> np.ndarray[Any, Any]:
         """By how much an arm's number exceeds another's, seed by seed."""
         return self.values(arm, number) - self.values(over, number)
+
+    def compare(self, arm: str, over: str, number: str) -> Gain:
+        """The same with what it takes to judge it."""
+        return Gain(arm, over, number, self.gain(arm, over, number))
 
     def band(self, arm: str, number: str) -> tuple[float, float]:
         """Where one more run of the arm is expected: the mean give or take four standard deviations."""

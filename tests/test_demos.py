@@ -59,6 +59,17 @@ def test_the_band_holds_the_seeds_it_was_made_of(experiment):
     assert (low + high) / 2 == pytest.approx(values.mean())
 
 
+def test_a_gain_is_judged_by_its_pairs():
+    gain = demos.Gain("ours", "theirs", "psnr", np.array([1.0, 2.0, 3.0]))
+    low, high = gain.interval
+    # the mean 2, the standard error 1/√3, and Student's 4.303 for two degrees of freedom
+    assert (gain.mean, (high - low) / 2) == pytest.approx((2, 4.303 / 3**0.5), abs=1e-3)
+    assert str(gain) == "psnr: ours over theirs +2.00 [-0.48, +4.48], 3 of 3 seeds"
+    assert gain.signed(1)
+    assert not gain.signed(-1)
+    assert not demos.Gain("ours", "theirs", "psnr", np.array([1.0, -2.0])).signed(-1)
+
+
 def test_live_runs_use_one_thread_and_give_the_others_back(recipe, tmp_path):
     before = torch.get_num_threads()
     made = demos.run_arms(recipe, Options(output_dir=tmp_path, accelerator="cpu", progress=False), ["fast"])
