@@ -164,6 +164,7 @@ def _records(
     *,
     folder: Path = Path("book/records"),
     seeds: Annotated[list[int] | None, Parameter(negative="", consume_multiple=True)] = None,
+    part: str = "demo",
 ) -> None:
     """Make the book's record of a chapter again: every arm of its experiment, over all seeds.
 
@@ -175,12 +176,14 @@ def _records(
         The folder of all records; the paper's own lies in it.
     seeds
         Seeds to run; the reported ones unless given.
+    part
+        Another experiment of the chapter, such as ctrl_uda's tuning.
     """
     slug = papers.get(paper).slug
     _room(slug)
     from cvpr21lib import demos
 
-    print(demos.make_record(slug, folder, seeds))
+    print(demos.make_record(slug, folder, seeds, part))
 
 
 def _translate(photo: Path, /, *, weights: Path, out: Path, device: str | None = None) -> None:

@@ -34,9 +34,11 @@ SEEDS = tuple(range(8))
 FILE_NAME = "demo.json"
 
 
-def module(slug: str) -> ModuleType:
-    """Where a paper's arms are; see above."""
+def module(slug: str, part: str = "demo") -> ModuleType:
+    """Where a paper's arms are, see above, or those of another `part` of its room, e.g. "tuning"."""
     room = f"cvpr21lib.{slug}"
+    if part != "demo":
+        return importlib.import_module(f"{room}.{part}")
     return importlib.import_module(
         f"{room}.demo" if importlib.util.find_spec(f"{room}.demo") else f"{room}.recipe"
     )
@@ -76,25 +78,28 @@ def folder(recipe: ModuleType, options: Options, arm: str) -> Path:
     return root / wanted.code_fingerprint()[:8] / f"{arm}-seed{options.seed}"
 
 
-def make_record(slug: str, folder: str | Path, seeds: Sequence[int] | None = None) -> Path:
-    """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`.
+def make_record(
+    slug: str, folder: str | Path, seeds: Sequence[int] | None = None, part: str = "demo"
+) -> Path:
+    """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`; of another part of
+    its room `<folder>/<slug>/<part>/demo.json`, which the results page does not show.
 
     Each seed is one process, as many at a time as there are cores. A call that was broken off continues
     where it stopped.
     """
-    reported: Sequence[int] = getattr(module(slug), "SEEDS", SEEDS) if seeds is None else seeds
+    reported: Sequence[int] = getattr(module(slug, part), "SEEDS", SEEDS) if seeds is None else seeds
     workers = min(len(reported), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(partial(_all_arms, slug), reported)
+        results = pool.map(partial(_all_arms, slug, part), reported)
         made = [one for arms in tqdm(results, total=len(reported), unit="seed", desc=slug) for one in arms]
-    path = Path(folder) / slug / FILE_NAME
+    path = Path(folder) / slug / ("" if part == "demo" else part) / FILE_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     record.write_many(path, made)
     return path
 
 
-def _all_arms(slug: str, seed: int) -> list[Record]:
-    recipe = module(slug)
+def _all_arms(slug: str, part: str, seed: int) -> list[Record]:
+    recipe = module(slug, part)
     return list(run_arms(recipe, Options(seed=seed, progress=False), recipe.ARMS).values())
 
 
