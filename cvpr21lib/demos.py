@@ -81,8 +81,9 @@ def folder(recipe: ModuleType, options: Options, arm: str) -> Path:
 def make_record(
     slug: str, folder: str | Path, seeds: Sequence[int] | None = None, part: str = "demo"
 ) -> Path:
-    """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`; of another part of
-    its room `<folder>/<slug>/<part>/demo.json`, which the results page does not show.
+    """Run every arm of a paper's demo over the seeds and write `<folder>/<slug>/demo.json`.
+
+    That of another part of its room goes to `<folder>/<slug>/<part>/`; the results page does not show it.
 
     Each seed is one process, as many at a time as there are cores. A call that was broken off continues
     where it stopped.
