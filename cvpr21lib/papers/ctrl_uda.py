@@ -25,7 +25,7 @@ PAPER = Paper(
     venue="CVPR 2021, pp. 8197–8207",
     arxiv="2105.07830",
     code=Code("https://github.com/susaha/ctrl-uda", None),
-    notebook=None,
+    notebook="notebooks/05_ctrl_uda.ipynb",
     claim=(
         "Roads lie near the ground and sky is far away, in rendered and in real streets alike: align source and "
         "target through a joint map of semantics, depth and their relation rather than through semantics alone."

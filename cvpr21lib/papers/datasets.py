@@ -70,6 +70,7 @@ COCO2017 = DataSet(
     "plain download: train2017.zip 18 GB, val2017.zip 1 GB, annotations_trainval2017.zip 241 MB, "
     "panoptic_annotations_trainval2017.zip 821 MB",
     url="https://cocodataset.org",
+    script="coco_panoptic",
 )
 SYNTHIA = DataSet(
     "synthia",
@@ -77,20 +78,25 @@ SYNTHIA = DataSet(
     "non-commercial (CC BY-NC-SA 3.0, recalled)",
     "registration; SYNTHIA_RAND_CITYSCAPES.rar, about 20 GB (not RAND_CVPR16, which has no depth)",
     url="http://synthia-dataset.net",
+    script="synthia",
 )
 CITYSCAPES = DataSet(
     "cityscapes",
     "Cityscapes",
     "its own non-commercial terms",
-    "registration; leftImg8bit_trainvaltest.zip 11 GB and gtFine_trainvaltest.zip 241 MB",
+    "registration; leftImg8bit_trainvaltest.zip 11 GB and gtFine_trainvaltest.zip 241 MB; to evaluate depth "
+    "also disparity_trainvaltest.zip 3.5 GB and camera_trainvaltest.zip 2 MB",
     url="https://www.cityscapes-dataset.com",
+    script="cityscapes",
 )
 MAPILLARY = DataSet(
     "mapillary",
     "Mapillary Vistas v1 (66 labels)",
     "research edition, CC BY-NC-SA",
-    "registration; 18,000 training and 2,000 validation images",
+    "registration; mapillary-vistas-dataset_public_v1.2.zip, about 25 GB: 18,000 training and 2,000 "
+    "validation images",
     url="https://www.mapillary.com/dataset/vistas",
+    script="mapillary",
 )
 FLICKR25K = DataSet(
     "flickr25k",

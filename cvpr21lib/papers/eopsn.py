@@ -17,7 +17,7 @@ PAPER = Paper(
     venue="CVPR 2021",
     arxiv="2105.08336",
     code=Code("https://github.com/jd730/EOPSN", "CC BY-NC-SA 4.0", "the bundled detectron2 is Apache-2.0"),
-    notebook=None,
+    notebook="notebooks/04_eopsn.ipynb",
     claim=(
         "Objects that nobody labelled repeat: cluster the features of unlabelled proposals while training, take the "
         "dense clusters as exemplars of new classes, and segment their instances as “unknown”."
