@@ -40,7 +40,7 @@ outputs: $(INSTALLED)
 	$(BIN)/python book/keep_outputs.py
 
 records: $(INSTALLED)
-	for paper in lptn ppr10k eps; do $(BIN)/cvpr21 records $$paper || exit 1; done
+	for paper in lptn ppr10k eps eopsn ctrl_uda; do $(BIN)/cvpr21 records $$paper || exit 1; done
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

@@ -7,7 +7,10 @@
     cvpr21 records lptn                                 make the book's record of a chapter again
     cvpr21 translate PHOTO --weights FILE --out FILE    apply a trained LPTN to a photograph
     cvpr21 retouch PHOTOS --weights FILE --out PLACE    apply a trained PPR10K to a photograph or a folder
+    cvpr21 segment PHOTOS --weights FILE --out FILE     panoptic maps by a trained EOPSN
     cvpr21 evaluate ppr10k RESULTS --targets DIR        the paper's measures of a folder of results
+    cvpr21 evaluate eopsn RESULTS --truth FILE          the same, of panoptic maps
+    cvpr21 evaluate ctrl_uda CHECKPOINT --target NAME   the same, of a trained network
 
 What is done stands in the shared rooms and the papers' rooms; here are only names, flags and exit codes:
 0 done, 2 something given does not fit, 130 and 143 stopped by Ctrl-C and SIGTERM. A paper's room, and with it
@@ -22,7 +25,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -33,8 +36,12 @@ from cvpr21lib.options import Options
 if TYPE_CHECKING:
     from cvpr21lib.record import Record
 
-STAGES = {"eps-stage2": "cvpr21lib.eps.stage2"}
-"""Recipes that come after a paper's first one, by what they are called here."""
+STAGES = {
+    "eps-stage2": "cvpr21lib.eps.stage2",
+    "eopsn-start": "cvpr21lib.eopsn.start",
+    "ctrl_uda-isl": "cvpr21lib.ctrl_uda.isl",
+}
+"""Recipes that come before or after a paper's own, by what they are called here."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -74,8 +81,11 @@ def _app(words: Sequence[str]) -> App:
     app.command(_records, name="records")
     app.command(_translate, name="translate")
     app.command(_retouch, name="retouch")
+    app.command(_segment, name="segment")
     evaluate = App(name="evaluate", help="Measure a folder of results as a paper does.")
     evaluate.command(_evaluate_ppr10k, name="ppr10k")
+    evaluate.command(_evaluate_eopsn, name="eopsn")
+    evaluate.command(_evaluate_ctrl_uda, name="ctrl_uda")
     app.command(evaluate)
     return app
 
@@ -269,6 +279,93 @@ def _evaluate_ppr10k(
     print(report.table(each))
     if report.failed:
         raise InputError(f"{len(report.failed):,} photographs were not evaluated; they are named above")
+
+
+def _segment(
+    photos: Path,
+    /,
+    *,
+    weights: Path,
+    out: Path,
+    k: int = 20,
+    method: str = "eopsn",
+    listed: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """Make panoptic maps of photographs with a trained EOPSN, in COCO's format.
+
+    Parameters
+    ----------
+    photos
+        A folder of photographs.
+    weights
+        An official checkpoint (.pth), or the net.safetensors that one of our runs left.
+    out
+        The JSON file of segments; the PNG maps go to a folder of the same name beside it.
+    k
+        Share of COCO's things that were hidden in training, in %: 5, 10 or 20.
+    method
+        How it was trained: eopsn, or a treatment of void.
+    listed
+        COCO's annotations, whose images are taken, under their ids; all photographs unless given.
+    device
+        Where to compute: cpu, cuda, cuda:1, mps. The best there is unless given.
+    """
+    predict = importlib.import_module("cvpr21lib.eopsn.predict")
+    print(predict.command(photos, weights, out, k=k, method=method, listed=listed, device=device))
+
+
+def _evaluate_eopsn(
+    predictions: Path, /, *, truth: Path, k: Literal[5, 10, 20] = 20, workers: int = 1
+) -> None:
+    """Measure panoptic maps, with the unknown things as one class.
+
+    Parameters
+    ----------
+    predictions
+        The JSON file of predicted segments; its PNG maps lie in a folder of the same name.
+    truth
+        COCO's panoptic annotations, such as panoptic_val2017.json.
+    k
+        Share of COCO's things that are unknown, in %.
+    workers
+        Processes.
+    """
+    evaluation = importlib.import_module("cvpr21lib.eopsn.evaluate")
+    classes = importlib.import_module("cvpr21lib.eopsn.classes")
+    numbers = evaluation.evaluate(predictions, truth, unknown=classes.UNKNOWN_THINGS[k], workers=workers)
+    print("\n".join(f"{name:<28} {value:.2f}" for name, value in numbers.items()))
+
+
+def _evaluate_ctrl_uda(
+    checkpoint: Path,
+    /,
+    *,
+    data_root: Path,
+    target: Literal["cityscapes", "mapillary"] = "cityscapes",
+    resolution: Literal["full", "low"] = "full",
+    depth: bool = False,
+    device: str | None = None,
+) -> None:
+    """Measure a trained network on the target's validation images: IoU of each class, and their means.
+
+    Parameters
+    ----------
+    checkpoint
+        An official checkpoint (.pth), or the net.safetensors or best.safetensors that one of our runs left.
+    data_root
+        Folder with the prepared data sets.
+    target
+        Whose validation images.
+    resolution
+        Of the network's input, as in the experiments; labels always have their own size.
+    depth
+        Also measure depth, against Cityscapes' disparity.
+    device
+        Where to compute: cpu, cuda, cuda:1, mps. The best there is unless given.
+    """
+    evaluation = importlib.import_module("cvpr21lib.ctrl_uda.evaluation")
+    print(evaluation.command(checkpoint, data_root, target, resolution, depth=depth, device=device))
 
 
 def _room(slug: str) -> ModuleType:
