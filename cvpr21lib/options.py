@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from cvpr21lib.errors import InputError
@@ -87,7 +88,8 @@ def from_parameters(namespace: Mapping[str, Any], knobs: type[Knobs]) -> tuple[O
     given = {
         name: value
         for name, value in namespace.items()
-        if name in of_options | of_knobs or (isinstance(value, scalar) and not name.startswith("_"))
+        if not isinstance(value, ModuleType)  # a module may have a parameter's name
+        and (name in of_options | of_knobs or (isinstance(value, scalar) and not name.startswith("_")))
     }
     for name in given:
         if name not in of_options | of_knobs:

@@ -14,7 +14,9 @@ from papermill.exceptions import PapermillExecutionError
 
 from cvpr21lib import papers, record, runs
 from cvpr21lib.options import Options
-from tests.eps.conftest import miniature_voc  # noqa: F401  (a fixture)
+from tests.ctrl_uda.conftest import miniature_streets  # noqa: F401  (a fixture, as those below)
+from tests.eopsn.conftest import _prepared, miniature_coco2017  # noqa: F401
+from tests.eps.conftest import miniature_voc  # noqa: F401
 from tests.ppr10k import miniature
 
 ROOT = Path(__file__).parents[1]
@@ -59,14 +61,20 @@ def test_the_notebook_at_full_scale_shows_what_torchrun_left_behind(tmp_path, mi
     assert f"{made.numbers['psnr']:.3f}" in tables(notebook)
 
 
-@pytest.mark.parametrize("chapter", ["ppr10k", "eps"])
+@pytest.mark.parametrize("chapter", ["ppr10k", "eps", "eopsn", "ctrl_uda"])
 def test_a_chapter_at_full_scale_shows_the_run_that_was_made_elsewhere(tmp_path, request, chapter):
     if chapter == "ppr10k":
         data, number = miniature.prepared(tmp_path / "data"), "psnr"
         knobs = {"glc": False, "expert": "a", "backbone": "light", "pretrained": False, "lut_size": 5}
-    else:
+    elif chapter == "eps":
         data, number = request.getfixturevalue("miniature_voc")(), "miou"
         knobs = {"width_div": 64, "pretrained": False}
+    elif chapter == "eopsn":
+        data, number = request.getfixturevalue("miniature_coco2017")(), "known/pq"
+        knobs = {"method": "suppression", "weights": "random", "width_div": 16, "side": 64}
+    else:
+        data, number = request.getfixturevalue("miniature_streets")(), "best_miou"
+        knobs = {"experiment": 3, "method": "source", "init_weights": "random", "width_div": 64}
     knobs["batch_size"] = 2
     place = {
         "profile": "full",
