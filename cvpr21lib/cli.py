@@ -364,8 +364,8 @@ def _evaluate_ctrl_uda(
     device
         Where to compute: cpu, cuda, cuda:1, mps. The best there is unless given.
     """
-    evaluation = importlib.import_module("cvpr21lib.ctrl_uda.evaluation")
-    print(evaluation.command(checkpoint, data_root, target, resolution, depth=depth, device=device))
+    evaluate = importlib.import_module("cvpr21lib.ctrl_uda.evaluate")
+    print(evaluate.command(checkpoint, data_root, target, resolution, depth=depth, device=device))
 
 
 def _room(slug: str) -> ModuleType:

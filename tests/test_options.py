@@ -22,7 +22,8 @@ def test_parameters_become_options_and_knobs():
 
     namespace = {
         "profile": "full", "data_root": "~/data", "seed": 3, "arch": "paper", "devices": 2,
-        "In": [""], "Out": {}, "_i": "", "module": module, "__name__": "__main__", "Knobs": Knobs,
+        "In": [""], "Out": {}, "_i": "", "module": module, "num_high": module, "__name__": "__main__",
+        "Knobs": Knobs,
     }  # fmt: skip
     options, knobs = from_parameters(namespace, Knobs)
     assert options == Options(profile="full", data_root=Path.home() / "data", seed=3, devices=2)

@@ -100,6 +100,8 @@ class Discovery(NamedTuple):
 
 
 class Thresholds(NamedTuple):
+    """What clusters, members and pairs have to meet."""
+
     density: float  # a cluster's mean cosine distance must be below
     cluster_objectness: float  # and its mean objectness above
     member_objectness: float  # a member's objectness must be at least this

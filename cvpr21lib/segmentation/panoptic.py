@@ -52,6 +52,8 @@ class Panoptic(NamedTuple):
 
 
 class Category(NamedTuple):
+    """What a segment can be."""
+
     name: str
     isthing: bool
     """Whether it has countable objects; otherwise it is stuff."""

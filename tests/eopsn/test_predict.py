@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
+from cvpr21lib import cli
 from cvpr21lib.eopsn import classes, data, discoveries, predict, trained
 from cvpr21lib.eopsn.discoveries import Discoveries, Hidden
 from cvpr21lib.eopsn.evaluate import evaluate
@@ -55,6 +56,21 @@ def test_a_folders_predictions_are_scored_as_the_data_set_is(tmp_path, miniature
         assert annotation.segments
         ids = panoptic.load(annotation, out.with_suffix("")).ids
         assert set(np.unique(ids)) - {0} == {segment.id for segment in annotation.segments}
+
+
+def test_the_commands_segment_photographs_and_measure_them(
+    tmp_path, miniature_coco2017, net, monkeypatch, capsys
+):
+    layout = COCO2017.find(miniature_coco2017(), 5)
+    monkeypatch.setattr(trained, "load", lambda weights, config, k: net)
+    words = ["--weights", "net.safetensors", "--k", "5", "--method", "suppression", "--device", "cpu"]
+    out = tmp_path / "out.json"
+    assert cli.main(["segment", str(layout.images("val")), "--out", str(out), *words]) == 0
+    assert "3 photographs segmented" in capsys.readouterr().out
+    assert cli.main(["evaluate", "eopsn", str(out), "--truth", str(layout.panoptic("val")), "--k", "5"]) == 0
+    shown = capsys.readouterr().out
+    numbers = evaluate(out, layout.panoptic("val"), unknown=classes.UNKNOWN_THINGS[5], progress=False)
+    assert f"{'known/pq':<28} {numbers['known/pq']:.2f}" in shown.splitlines()
 
 
 def test_segments_have_cocos_categories_and_minus_one_for_the_unknown(net):
