@@ -73,13 +73,13 @@ class OpenQuality:
         )
 
     def group(self, name: str) -> Quality:
-        """PQ, SQ and RQ of one of these groups, in [0, 1]::
+        """PQ, SQ and RQ of one group, in [0, 1], over the images that were added so far.
 
-        stuff, known_things     classes that are known
-        known                   both: the paper's PQ
-        unknown                 the one category
-        closed_things, closed   the same two with the unknown classes, each of its own and all of it
-                                missed; where nothing is unknown, plain PQ
+        - stuff, known_things: classes that are known
+        - known: both, the paper's PQ
+        - unknown: the one category
+        - closed_things, closed: the same two with the unknown classes, each of its own and all of it missed;
+          where nothing is unknown, plain PQ
         """
         things = np.array([number >= 0 and self.categories[number].isthing for number in self.judged], bool)
         unknown = np.array(self.judged) == UNKNOWN
@@ -98,13 +98,13 @@ class OpenQuality:
         return panoptic_quality.quality(groups[name])
 
     def numbers(self) -> dict[str, float]:
-        """The numbers of a record, in %, without those that have nothing to divide by::
+        """The numbers of a record, in %, without those that have nothing to divide by.
 
-        closed/pq, closed/sq, closed/rq, ...     of every `group`; where nothing is unknown, without
-                                                 `known`, `known_things` and `unknown`
-        unknown/recall, unknown/precision        TP / (TP + FN) and TP / (TP + FP)
-        pq/person, ...                           PQ of a known class
-        recall/car, ...                          share of an unknown class's objects that were found
+        - closed/pq, closed/sq, closed/rq and so on of every `group`; where nothing is unknown, without known,
+          known_things and unknown
+        - unknown/recall, unknown/precision: TP / (TP + FN) and TP / (TP + FP)
+        - pq/person and so on: PQ of a known class
+        - recall/car and so on: share of an unknown class's objects that were found
         """
         names = ["closed", "closed_things", "stuff"]
         if self.unknown:
