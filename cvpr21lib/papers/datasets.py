@@ -104,6 +104,7 @@ FLICKR25K = DataSet(
     "Creative Commons images, research use",
     "plain download: mirflickr25k.zip about 2.9 GB, mirflickr25k_annotations_v080.zip",
     url="https://press.liacs.nl/mirflickr",
+    script="flickr25k",
 )
 NUS_WIDE = DataSet(
     "nus_wide",
@@ -111,6 +112,7 @@ NUS_WIDE = DataSet(
     "research only",
     "labels by plain download; images by their Flickr addresses, many of them dead, or on request by form",
     url="https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html",
+    script="nus_wide",
 )
 GAZE360 = DataSet(
     "gaze360",
