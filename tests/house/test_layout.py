@@ -78,10 +78,9 @@ def test_weights_are_never_unpickled_freely(path):
             "pickle.load",
             "pickle.loads",
         }:
-            safe = any(
-                keyword.arg == "weights_only" and ast.unparse(keyword.value) == "True"
-                for keyword in node.keywords
-            )
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            # _INERT imports nothing that a file names; tests/prosgan/test_whole_modules.py attacks it
+            safe = given.get("weights_only") == "True" or given.get("pickle_module") == "_INERT"
             assert safe, f"{named(path)}:{node.lineno} reads a pickle without weights_only=True"
 
 
