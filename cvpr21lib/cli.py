@@ -23,6 +23,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -111,21 +112,42 @@ def _run(name: str) -> Callable[..., None]:
     room = importlib.import_module(STAGES[name]) if name in STAGES else _room(name)
     default_knobs, default_options = room.Knobs(), Options()
 
-    def run(*, knobs: Any = default_knobs, options: Options = default_options) -> None:
-        from cvpr21lib import runs
+    def run(*, seeds: Any = None, knobs: Any = default_knobs, options: Options = default_options) -> None:
+        from cvpr21lib import results, runs
 
-        recipe = room.recipe(options, knobs)
-        record = runs.run(recipe, options)
-        if _is_first_process():
-            print(_summary(record, options.folder(recipe.paper, recipe.name)))
+        made = []
+        for each in _seeded(options, seeds):
+            recipe = room.recipe(each, knobs)
+            made.append(runs.run(recipe, each))
+            if _is_first_process():
+                print(_summary(made[-1], each.folder(recipe.paper, recipe.name)))
+        if len(made) > 1 and _is_first_process():
+            print(f"\n{results.runs(made)}")
 
     flattened = Parameter(name="*", consume_multiple=True)  # --milestones 50000 100000
+    several = Parameter(
+        consume_multiple=True,
+        negative="",
+        help="Run with each of these seeds, one after the other, and show means and deviations.",
+    )
     run.__annotations__ = {
+        "seeds": Annotated[list[int] | None, several],
         "knobs": Annotated[room.Knobs, flattened],
         "options": Annotated[Options, flattened],
         "return": None,
     }
     return run
+
+
+def _seeded(options: Options, seeds: Sequence[int] | None) -> list[Options]:
+    """The options for each seed; of several, each has a folder of its own below the one that was given."""
+    if not seeds:
+        return [options]
+    place = options.output_dir
+    return [
+        replace(options, seed=seed, output_dir=None if place is None else Path(place) / f"seed{seed}")
+        for seed in seeds
+    ]
 
 
 def _unwanted() -> None:

@@ -282,6 +282,15 @@ def test_results_of_a_missing_folder_or_damaged_record_are_refused(refused, tmp_
     assert "damaged" in refused("results", "--compare", str(tmp_path), str(tmp_path))
 
 
+def test_several_seeds_are_run_in_turn_and_their_mean_is_shown(room, tmp_path, capsys):
+    words = ["run", "eps", "--seeds", "3", "5", "--output-dir", str(tmp_path), "--accelerator", "cpu"]
+    assert cli.main([*words, "--no-progress"]) == 0
+    assert [options.seed for options, _ in room.seen] == [3, 5]
+    assert all((tmp_path / f"seed{seed}" / record.FILE_NAME).is_file() for seed in (3, 5))
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "| 3 5 |" in line]
+    assert "21.5 ± 0" in row
+
+
 def test_records_are_made_again_over_the_seeds_asked_for(room, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CVPR21_RUNS", str(tmp_path / "runs"))
     room.ARMS = {"ours": Knobs(), "theirs": Knobs("paper")}

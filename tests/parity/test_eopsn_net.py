@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cvpr21lib import checkpoints
-from cvpr21lib.eopsn import losses, masks, model, weights
+from cvpr21lib.eopsn import classes, losses, masks, merge, model, predict, weights
 from cvpr21lib.eopsn.config import UNKNOWN, Config
 from cvpr21lib.eopsn.detections import detect
 
@@ -119,6 +119,16 @@ def test_detections_masks_and_semantic_map():
     expected = np.unpackbits(fixture.arrays["out/det_masks_packed"], axis=1)[:, :pixels].reshape(-1, *size)
     assert (masks.full(seen.masks, size).numpy() == expected.astype(bool)).mean() > 0.9999
     assert (seen.semantic == fixture["out/sem_argmax"]).float().mean() > 0.9999
+
+
+def test_the_panoptic_map():
+    fixture, net = Fixture("net_infer"), official_network()
+    size, notes = (fixture.meta["out_height"], fixture.meta["out_width"]), fixture.meta["config"]
+    rule = merge.Rule(stuff_area=notes["stuff_area_limit"])
+    network_input = official_image(fixture["in/image"])
+    made = predict.panoptic_map(net, network_input, size, classes.of_coco(20), rule, official=True)
+    assert (made.ids == fixture.arrays["out/panoptic"]).mean() >= 0.995
+    assert len(made.segments) == len(fixture.meta["segments"])
 
 
 UNKNOWN_20 = {1, 2, 8, 11, 15, 19, 21, 22, 27, 46, 53, 55, 60, 61, 66, 71}
