@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,27 +10,13 @@ from torch import Tensor
 from cvpr21lib.ctrl_uda import cross_task, evaluation, losses, pseudo_labels
 from cvpr21lib.ctrl_uda.label_maps import CLASSES
 from cvpr21lib.segmentation import metrics
+from tests.parity.official import Official
 
 torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).parent / "ctrl_uda"
 
-
-class Fixture:
-    """One file: tensors by their key, and the notes under `meta`."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            self.arrays = {key: file[key] for key in file.files}
-        self.meta = json.loads(str(self.arrays.pop("meta")))
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
-
-    def expect(self, key: str, actual: Tensor, rtol: float = 0, atol: float = 0) -> None:
-        torch.testing.assert_close(
-            actual.detach(), self[key], rtol=rtol, atol=atol, msg=lambda text: f"{key}: {text}"
-        )
+class Fixture(Official):
+    paper = "ctrl_uda"
 
 
 @pytest.mark.parametrize("k", [15, 8])

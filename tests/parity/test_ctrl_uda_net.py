@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam
 
 from cvpr21lib.ctrl_uda import cross_task, deeplab, optim
@@ -17,36 +15,13 @@ from cvpr21lib.ctrl_uda.discriminator import Discriminator
 from cvpr21lib.ctrl_uda.model import CTRL, Head
 from cvpr21lib.ctrl_uda.step import METHODS, Adaptation
 from cvpr21lib.runs import Step
+from tests.parity.official import Official
 
 torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).parent / "ctrl_uda"
 
-
-class Fixture:
-    """One file: tensors by their key, and the notes under `meta`."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            self.arrays = {key: file[key] for key in file.files}
-        self.meta = json.loads(str(self.arrays.pop("meta")))
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): self[key] for key in self.arrays if key.startswith(prefix)}
-
-    def expect(self, key: str, actual: Tensor, tolerance: float) -> None:
-        """Within `tolerance` times the largest value."""
-        expected = self[key]
-        torch.testing.assert_close(
-            actual.detach().to(expected.dtype),
-            expected,
-            rtol=0,
-            atol=tolerance * expected.abs().max().item(),
-            msg=lambda text: f"{key}: {text}",
-        )
+class Fixture(Official):
+    paper = "ctrl_uda"
 
 
 def filled(network: nn.Module, seed: int) -> nn.Module:
@@ -79,10 +54,10 @@ def test_blocks(index):
     block = deeplab.block(inputs, outputs, shape["stride"], shape["dilation"], shape["downsample"])
     block.load_state_dict(fixture.group(f"b{index}/sd/"))
     x = fixture[f"b{index}/in/x"]
-    fixture.expect(f"b{index}/out/eval", block.eval()(x), 1e-6)
-    fixture.expect(f"b{index}/out/train", block.train()(x), 1e-6)
-    fixture.expect(f"b{index}/out/rm_bn3", block.bn3.running_mean, 1e-6)
-    fixture.expect(f"b{index}/out/rv_bn3", block.bn3.running_var, 1e-6)
+    fixture.expect_within(f"b{index}/out/eval", block.eval()(x), 1e-6)
+    fixture.expect_within(f"b{index}/out/train", block.train()(x), 1e-6)
+    fixture.expect_within(f"b{index}/out/rm_bn3", block.bn3.running_mean, 1e-6)
+    fixture.expect_within(f"b{index}/out/rv_bn3", block.bn3.running_var, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["cls", "disc"])
@@ -94,7 +69,7 @@ def test_head_and_discriminator(name):
     else:
         network = Discriminator(x.shape[1], width=4)
     network.load_state_dict(state)
-    fixture.expect(f"{name}/out/y", network(x), 1e-6)
+    fixture.expect_within(f"{name}/out/y", network(x), 1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
@@ -109,22 +84,22 @@ def test_whole_network(dtype, tolerance):
     with torch.no_grad():
         features = net.backbone(x)
         encoded, gate = net.decoder(features)
-        fixture.expect("out/eval/backbone_first8", features[:, :8], tolerance)
-        fixture.expect("out/eval/dec3", encoded[:, :16], tolerance)
-        fixture.expect("out/eval/dec4_first8", gate[:, :8], tolerance)
+        fixture.expect_within("out/eval/backbone_first8", features[:, :8], tolerance)
+        fixture.expect_within("out/eval/dec3", encoded[:, :16], tolerance)
+        fixture.expect_within("out/eval/dec4_first8", gate[:, :8], tolerance)
         for mode in ("eval", "train"):
             net.train(mode == "train")
             for part, actual in zip(("seg", "dep", "srh"), net(x), strict=True):
-                fixture.expect(f"out/{mode}/{part}", actual, tolerance)
-    fixture.expect("out/train/bn1_rm", net.backbone.bn1.running_mean, tolerance)
-    fixture.expect("out/train/l4_bn3_rv", net.backbone.layer4[2].bn3.running_var, tolerance)
+                fixture.expect_within(f"out/{mode}/{part}", actual, tolerance)
+    fixture.expect_within("out/train/bn1_rm", net.backbone.bn1.running_mean, tolerance)
+    fixture.expect_within("out/train/l4_bn3_rv", net.backbone.layer4[2].bn3.running_var, tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 def test_whole_discriminator(dtype, tolerance):
     fixture = Fixture("disc_recipe")
     network = filled(Discriminator(fixture.meta["in_channels"]), fixture.meta["seed"]).to(dtype)
-    fixture.expect("out/y", network(fixture["in/x"].to(dtype)), tolerance)
+    fixture.expect_within("out/y", network(fixture["in/x"].to(dtype)), tolerance)
 
 
 def test_two_training_steps():

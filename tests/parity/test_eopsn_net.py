@@ -5,9 +5,7 @@ The fixtures hold a narrow network with the official keys; see `meta` in each fo
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,37 +16,15 @@ from cvpr21lib import checkpoints
 from cvpr21lib.eopsn import classes, losses, masks, merge, model, predict, weights
 from cvpr21lib.eopsn.config import UNKNOWN, Config
 from cvpr21lib.eopsn.detections import detect
+from tests.parity.official import Official
 
 torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).parent / "eopsn"
 STUFF_AND_VOID = 55
 
 
-class Fixture:
-    """One file: tensors by their key, and the notes under `meta`."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            self.arrays = {key: file[key] for key in file.files}
-        self.meta = json.loads(str(self.arrays.pop("meta"))) if "meta" in self.arrays else {}
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(np.asarray(self.arrays[key]))
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): self[key] for key in self.arrays if key.startswith(prefix)}
-
-    def expect(self, key: str, actual: Tensor, tolerance: float) -> None:
-        """Within `tolerance` times the largest value."""
-        expected = self[key]
-        torch.testing.assert_close(
-            actual.detach().to(expected.dtype),
-            expected,
-            rtol=0,
-            atol=tolerance * expected.abs().max().item(),
-            msg=lambda text: f"{key}: {text}",
-        )
+class Fixture(Official):
+    paper = "eopsn"
 
 
 @cache
@@ -91,19 +67,19 @@ def test_network_in_inference():
     batch = model.stack([official_image(fixture["in/image"])], divisor=32)
     maps = net.trunk(batch.images)
     for level in ("p2", "p3", "p4", "p5", "p6"):
-        fixture.expect(f"out/feat_{level}", maps[level], 1e-4)
-    fixture.expect("out/sem_logits_stride4", net.semantic_head(maps), 1e-4)
+        fixture.expect_within(f"out/feat_{level}", maps[level], 1e-4)
+    fixture.expect_within("out/sem_logits_stride4", net.semantic_head(maps), 1e-4)
 
     (proposals,) = net.propose(net.rpn(maps), batch.sizes)
     torch.testing.assert_close(proposals.boxes, fixture["out/proposal_boxes"], rtol=0, atol=0.02)
-    fixture.expect("out/proposal_logits", proposals.objectness, 1e-4)
+    fixture.expect_within("out/proposal_logits", proposals.objectness, 1e-4)
 
     pooled = net.pool(maps, [proposals.boxes[:5]], 7)
-    fixture.expect("out/box_feat_pooled_first5", pooled, 1e-4)
+    fixture.expect_within("out/box_feat_pooled_first5", pooled, 1e-4)
     output = net.box_output(maps, [proposals.boxes])
-    fixture.expect("out/box_feat", output.features, 1e-4)
-    fixture.expect("out/cls_logits", output.logits, 1e-4)
-    fixture.expect("out/box_deltas", output.deltas, 1e-4)
+    fixture.expect_within("out/box_feat", output.features, 1e-4)
+    fixture.expect_within("out/cls_logits", output.logits, 1e-4)
+    fixture.expect_within("out/box_deltas", output.deltas, 1e-4)
 
 
 def test_detections_masks_and_semantic_map():
@@ -198,8 +174,8 @@ def test_all_seven_training_losses(monkeypatch):
 def test_classification_and_void_losses():
     fixture = Fixture("losses")
     cls = losses.classification(fixture["in/logits"], fixture["in/target"], fixture["in/class_weight"])
-    fixture.expect("out/loss_cls", cls, 1e-10)
-    fixture.expect("out/loss_void_neg", losses.void_negative(fixture["in/void_logits"], 64), 1e-10)
+    fixture.expect_within("out/loss_cls", cls, 1e-10)
+    fixture.expect_within("out/loss_void_neg", losses.void_negative(fixture["in/void_logits"], 64), 1e-10)
 
 
 @pytest.mark.parametrize("kind", ["eopsn", "voidtrain"])

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from cvpr21lib.eopsn import clustering, kmeans, memory, mining, void
 from cvpr21lib.eopsn.pseudo_truth import PseudoTruth
+from tests.parity.official import Official
 
 torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).parent / "eopsn"
 
 #: The official label of unknown class 0.
 FIRST_LABEL = 81
 
 
-class Fixture:
-    """One file: tensors by their key, and the notes under `meta`."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            self.arrays = {key: file[key] for key in file.files}
-        self.meta = json.loads(str(self.arrays.pop("meta")))
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
+class Fixture(Official):
+    paper = "eopsn"
 
 
 def test_void_test():

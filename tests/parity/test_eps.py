@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,36 +12,13 @@ from torch import Tensor, nn
 from cvpr21lib.eps import losses, model, mxnet_params, optim, pseudo_masks
 from cvpr21lib.eps.resnet38 import ResNet38, with_counters
 from cvpr21lib.segmentation import metrics
+from tests.parity.official import Official
 
 torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).parent / "eps"
 
-
-class Fixture:
-    """One file: tensors by their key, and the notes under `meta`."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            self.arrays = {key: file[key] for key in file.files}
-        self.meta = json.loads(str(self.arrays.pop("meta")))
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): self[key] for key in self.arrays if key.startswith(prefix)}
-
-    def expect(self, key: str, actual: Tensor, tolerance: float) -> None:
-        """Within `tolerance` times the largest value."""
-        expected = self[key]
-        torch.testing.assert_close(
-            actual.detach().to(expected.dtype),
-            expected,
-            rtol=0,
-            atol=tolerance * expected.abs().max().item(),
-            msg=lambda text: f"{key}: {text}",
-        )
+class Fixture(Official):
+    paper = "eps"
 
 
 def official_network(fixture: Fixture) -> model.Classifier:
@@ -62,16 +37,16 @@ def test_networks(name, folded):
         net.backbone = net.backbone.folded()
     taps = net.backbone.taps(image)
     for tap in ("conv4", "conv5", "conv6"):
-        fixture.expect(f"out/{tap}", getattr(taps, tap), 1e-5)
-    fixture.expect("out/conv6", net.backbone(image), 1e-5)
+        fixture.expect_within(f"out/{tap}", getattr(taps, tap), 1e-5)
+    fixture.expect_within("out/conv6", net.backbone(image), 1e-5)
     if name == "net_eps_tiny":
         pred, cam = net(image)
-        fixture.expect("out/cam", cam, 1e-5)
-        fixture.expect("out/forward_cam", cam, 1e-5)
+        fixture.expect_within("out/cam", cam, 1e-5)
+        fixture.expect_within("out/forward_cam", cam, 1e-5)
     else:
         pred = net(image)
-        fixture.expect("out/forward_cam", net.class_maps(image), 1e-5)
-    fixture.expect("out/pred", pred, 1e-5)
+        fixture.expect_within("out/forward_cam", net.class_maps(image), 1e-5)
+    fixture.expect_within("out/pred", pred, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["net_eps_tiny", "net_cls_tiny"])
@@ -86,17 +61,17 @@ def test_training_gradients_and_what_is_trained(name):
         l_sal = losses.saliency(
             cam, fixture["in/saliency"], label, tau=fixture.meta["tau"], lam=fixture.meta["lam"]
         )
-        fixture.expect("out/loss_sal", l_sal, 1e-5)
+        fixture.expect_within("out/loss_sal", l_sal, 1e-5)
     else:
         pred, l_sal = net(image), 0.0
     l_cls = losses.classification(pred, label)
-    fixture.expect("out/loss_cls", l_cls, 1e-5)
+    fixture.expect_within("out/loss_cls", l_cls, 1e-5)
     (l_cls + l_sal).backward()
 
     names = {id(p): name.removeprefix("backbone.") for name, p in net.named_parameters()}
     by_name = {names[id(p)]: p for p in net.parameters()}
     for key in fixture.group("out/grad/"):
-        fixture.expect(f"out/grad/{key}", by_name[key].grad, 1e-4)
+        fixture.expect_within(f"out/grad/{key}", by_name[key].grad, 1e-4)
     assert {key: p.requires_grad for key, p in by_name.items()} == fixture.meta["requires_grad"]
     assert all((p.grad is not None) == p.requires_grad for p in net.parameters())
     groups = optim.parameter_groups(net, 0.01, 5e-4)
@@ -122,9 +97,9 @@ def test_full_network_by_recipe():
         taps = net.backbone.taps(image)
         cam = net.fc8(taps.conv6)
         for tap in ("conv4", "conv5", "conv6"):
-            fixture.expect(f"out/{tap}_chanmean", getattr(taps, tap).mean(1), 1e-5)
-        fixture.expect("out/forward_cam", cam, 1e-4)
-        fixture.expect("out/pred", cam.mean((2, 3)), 1e-4)
+            fixture.expect_within(f"out/{tap}_chanmean", getattr(taps, tap).mean(1), 1e-5)
+        fixture.expect_within("out/forward_cam", cam, 1e-4)
+        fixture.expect_within("out/pred", cam.mean((2, 3)), 1e-4)
 
 
 def recipe_weight(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -158,7 +133,7 @@ def test_eps_loss_and_its_steps(case):
         "grad_cam": cam.grad,
         "overlap": steps.overlap,
     }.items():
-        fixture.expect(f"out/{case}/{key}", actual, tolerance)
+        fixture.expect_within(f"out/{case}/{key}", actual, tolerance)
     labelled, above = fixture[f"in/{case}/label"] > 0, fixture[f"out/{case}/valid"]
     assert torch.equal(steps.valid, labelled & above)
     assert torch.equal(steps.rejected, labelled & ~above)
@@ -169,8 +144,8 @@ def test_classification_loss():
     logits = fixture["in/logits"].requires_grad_()
     loss = losses.classification(logits, fixture["in/label"])
     loss.backward()
-    fixture.expect("out/loss", loss, 1e-6)
-    fixture.expect("out/grad", logits.grad, 1e-6)
+    fixture.expect_within("out/loss", loss, 1e-6)
+    fixture.expect_within("out/grad", logits.grad, 1e-6)
 
 
 class FourGroups(nn.Module):
@@ -229,7 +204,7 @@ def test_pseudo_mask_inference(name, folded):
     image, label = fixture.arrays["in/img"], fixture["in/label"]
     found = pseudo_masks.class_maps(net, image, label, fixture.meta["scales"])
     assert found.classes == tuple(np.flatnonzero(fixture.arrays["in/label"]))
-    fixture.expect("out/norm_cam", found.maps, 1e-5)
+    fixture.expect_within("out/norm_cam", found.maps, 1e-5)
     for threshold in (0.1, 0.2, 0.35):
         expected = fixture.arrays[f"out/pred_thr{threshold}"]
         mask = pseudo_masks.mask(found, threshold)

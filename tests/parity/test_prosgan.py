@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,35 +16,13 @@ from cvpr21lib.prosgan.generator import Generator
 from cvpr21lib.prosgan.prototype import Prototype, PrototypeNet
 from cvpr21lib.prosgan.targets import Targets
 from cvpr21lib.prosgan.victims import Victim, preprocess
+from tests.parity.official import Official
 
 torch.set_num_threads(1)
 
-FIXTURES = Path(__file__).parent / "prosgan"
 
-
-class Fixture:
-    """One file: tensors by their key, and the notes under `meta`."""
-
-    def __init__(self, name: str) -> None:
-        with np.load(FIXTURES / f"{name}.npz") as file:
-            self.arrays = {key: file[key] for key in file.files}
-        self.meta = json.loads(str(self.arrays.pop("meta")))
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self.arrays[key])
-
-    def group(self, prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): self[key] for key in self.arrays if key.startswith(prefix)}
-
-    def expect(self, key: str, actual: Tensor, rtol: float, atol: float) -> None:
-        expected = self[key]
-        torch.testing.assert_close(
-            actual.detach().to(expected.dtype),
-            expected,
-            rtol=rtol,
-            atol=atol,
-            msg=lambda text: f"{key}: {text}",
-        )
+class Fixture(Official):
+    paper = "prosgan"
 
 
 def uniform(name: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
