@@ -54,7 +54,10 @@ CLASSES = roads.CLASSES
 TRAINING, JUDGED = 300, 150
 """Scenes of either domain to learn from, and of the target to be judged on."""
 STARTS = Path(__file__).parents[2] / "book" / "records" / "ctrl_uda" / "start.safetensors"
-"""Networks trained on the sources of the seeds 0 to 9, in half precision; a seed starts from seed mod 10."""
+"""Networks trained on the sources of the seeds 0 to 9, in half precision; a seed starts from seed mod 10.
+
+:meta hide-value:
+"""
 NUM_STARTS = 10
 SEEDS = tuple(range(10))
 """Reported seeds. Looks, rates and λ were chosen on seeds from 100 on."""

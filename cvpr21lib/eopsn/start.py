@@ -46,7 +46,10 @@ from cvpr21lib.scenes.unknown_objects import SIDE
 NETWORK = (
     boxes, config, heads, losses, masks, model, proposals, roi, semantic_head, small, targets, void,
 )  # fmt: skip
-"""Modules that a small network is made of."""
+"""Modules that a small network is made of.
+
+:meta hide-value:
+"""
 FIRST_WORLD = 10_000
 """Its scenes are those of the worlds from here on, which nothing else uses."""
 

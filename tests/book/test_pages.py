@@ -24,6 +24,7 @@ def listed(node) -> list[str]:
 
 CONTENTS = listed(yaml.safe_load((Path(__file__).parents[2] / "_toc.yml").read_text()))
 PAGES = [*CONTENTS, "search"]
+ROOT = Path(__file__).parents[2]
 MEGABYTE = 1_000_000
 
 
@@ -37,6 +38,7 @@ def test_a_page_is_whole(visit, name):
     assert page.locator("mjx-merror").count() == 0
     assert undescribed_images(page) == []
     assert visited.weight < 3 * MEGABYTE, f"{visited.weight / MEGABYTE:.1f} MB"
+    assert str(ROOT) not in page.content(), "the page shows where it was built"
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert too_wide(page) == [], f"wider than a screen of {width} px"
